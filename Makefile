@@ -1,0 +1,33 @@
+# Everything runs in .venv, made here with pip and the pinned versions of constraints.txt.
+# `make demo` and `make test` need only Python 3.11, pip and make.
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow check bench clean
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## train a real network on the embedded digits, about a minute on two cores
+	$(PY) -m freezeout train --preset demo --out runs/demo --overwrite
+
+test: $(READY)  ## the default tests
+	$(PY) -m pytest
+
+test-slow: $(READY)  ## the tests too slow for every run
+	$(PY) -m pytest -m slow
+
+check: $(READY)  ## lint, format, types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(READY)  ## step-cost ratios on this machine
+	$(PY) benchmarks/step_cost.py
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
