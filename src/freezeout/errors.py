@@ -12,8 +12,8 @@
 
     FrozenPrefixWarning    freezing was asked for but saves less than it could
 
-Bad arguments raise ``ValueError`` or ``TypeError``, as everywhere in Python. Every message says what
-was given, what is allowed, and what to do.
+Bad arguments raise ``ValueError`` or ``TypeError``, as everywhere in Python. Every message says
+what was given, what is allowed, and what to do.
 """
 
 from __future__ import annotations

@@ -1,0 +1,207 @@
+"""Execution order from one real forward pass: the part of `layers` that uses an example input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from freezeout._cut import Unit
+from freezeout.errors import SplitError
+
+__all__ = ["Trace", "trace"]
+
+
+class Trace:
+    """When each module and each parameter was used in one forward pass.
+
+    Times count module calls and torch functions from 0. A context is the unit that was running.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.running: list[Unit] = []
+        self.calls: dict[int, list[int]] = {}  # id(module) -> times
+        self.units: list[tuple[int, Unit]] = []  # (time, unit) of every call of a part of a unit
+        self.uses: dict[int, list[tuple[int, Unit | None]]] = {}  # id(parameter) -> (time, context)
+
+    def use(self, parameter: nn.Parameter) -> None:
+        """Notes that a torch function took a parameter."""
+        context = self.running[-1] if self.running else None
+        self.uses.setdefault(id(parameter), []).append((self.now, context))
+
+    def used(self, parameter: nn.Parameter) -> bool:
+        """Whether any torch function took the parameter."""
+        return id(parameter) in self.uses
+
+    def position(self, unit: Unit) -> int | None:
+        """Time of a unit's last use; ``None`` if it never ran.
+
+        A unit whose modules are never called runs all the same where a function takes its weights.
+        """
+        times = [t for t, other in self.units if other is unit]
+        if not times:
+            times = [t for _, p in unit.named_parameters() for t, _ in self.uses.get(id(p), ())]
+        return max(times, default=None)
+
+    def owner(self, parameter: nn.Parameter, units: Sequence[Unit], *, default: int | None) -> int:
+        """Index of the unit that a parameter belongs to; `units` in execution order.
+
+        A parameter of a unit belongs to its last user, one on a container (`default` is ``None``)
+        to its first user, one that is never used to the last unit.
+        """
+        uses = self.uses.get(id(parameter))
+        if not uses:
+            return len(units) - 1
+        time, context = uses[0] if default is None else uses[-1]
+        if context is not None:
+            return next(i for i, unit in enumerate(units) if unit is context)
+        if default is not None and all(unit is not units[default] for _, unit in self.units):
+            return default
+        return self._next_after(time, units)
+
+    def place_loose_modules(
+        self, model: nn.Module, units: Sequence[Unit], owner: dict[int, int]
+    ) -> None:
+        """Gives modules without parameters, outside every unit, to the unit they last followed."""
+        for module in model.modules():
+            is_loose = id(module) not in owner and not any(True for _ in module.children())
+            if is_loose and id(module) in self.calls:
+                last = self.calls[id(module)][-1]
+                before = [(t, unit) for t, unit in self.units if t < last]
+                if before:
+                    latest = max(before, key=lambda pair: pair[0])[1]
+                    owner[id(module)] = next(i for i, u in enumerate(units) if u is latest)
+
+    def _next_after(self, time: int, units: Sequence[Unit]) -> int:
+        following = [(t, unit) for t, unit in self.units if t >= time]
+        if not following:
+            return len(units) - 1
+        first = min(following, key=lambda pair: pair[0])[1]
+        return next(i for i, unit in enumerate(units) if unit is first)
+
+
+def trace(model: nn.Module, units: Sequence[Unit], example: Any) -> Trace:
+    """Runs the model once on an example and notes what is used when.
+
+    The model is left as it was: modes, buffers and random state are put back.
+
+    Args:
+        model: The model, on the same device as the example.
+        units: The units to tell apart.
+        example: One tensor, a tuple of positional, or a mapping of keyword arguments.
+
+    Raises:
+        SplitError: If the model cannot run on the example.
+    """
+    seen = Trace()
+    args, kwargs = _arguments(example)
+    try:
+        with (
+            _undisturbed(model),
+            _watching(model, units, seen),
+            torch.no_grad(),
+            _Uses(model, seen),
+        ):
+            model(*args, **kwargs)
+    except Exception as error:
+        raise SplitError(
+            f"{type(model).__name__} does not run on the example: {error} "
+            f"({type(error).__name__}). Pass an input as in training: one tensor, a tuple of "
+            "positional or a dict of keyword arguments, on the model's device."
+        ) from error
+    return seen
+
+
+def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, (tuple, list)):
+        return tuple(example), {}
+    return (example,), {}
+
+
+class _Uses(TorchFunctionMode):
+    """Notes every torch function that takes a parameter and gives a tensor."""
+
+    def __init__(self, model: nn.Module, seen: Trace) -> None:
+        super().__init__()
+        self._parameters = {id(p): p for p in model.parameters()}
+        self._seen = seen
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self._seen.now += 1
+        if any(isinstance(leaf, torch.Tensor) for leaf in _leaves(result)):  # not weight.dtype etc.
+            for leaf in _leaves((args, kwargs)):
+                if id(leaf) in self._parameters:
+                    self._seen.use(leaf)
+        return result
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+@contextmanager
+def _watching(model: nn.Module, units: Sequence[Unit], seen: Trace) -> Iterator[None]:
+    part_of = {id(module): unit for unit in units for _, module in unit.parts}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        seen.now += 1
+        seen.calls.setdefault(id(module), []).append(seen.now)
+        unit = part_of.get(id(module))
+        if unit is not None:
+            seen.units.append((seen.now, unit))
+            seen.running.append(unit)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) in part_of:
+            seen.running.pop()
+
+    handles = []
+    try:
+        for module in model.modules():
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; modes, buffers and random state as before on leaving."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.is_cuda}
+    with torch.random.fork_rng(devices=[d.index for d in devices]):
+        for module, _ in modes:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)

@@ -1,0 +1,316 @@
+"""What a layer is: cutting any model into an ordered list of layers.
+
+Freezing works on *layers*, units that freeze as one, in the order in which the model executes them.
+`split_layers` finds them: from the module tree alone, or with an example input from a real forward
+pass, which gives the true execution order. Nothing here knows optimizers or schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, overload
+
+from torch import nn
+
+from freezeout._cut import Unit, cut, cut_by_names
+from freezeout._trace import Trace, trace
+from freezeout.errors import SplitError
+
+__all__ = ["Layer", "LayerSpec", "Layers", "split_layers", "unwrap"]
+
+LayerSpec: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
+"""One layer, or with a pattern one layer per match: a module, a name, or several of these."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A unit that freezes as one.
+
+    Attributes:
+        index: Position in execution order, 0 at the input.
+        name: Qualified name of its main module.
+        modules: Every module it owns, each once, submodules included. These go to inference mode
+            when it freezes.
+        parameters: Qualified name and parameter, each parameter of the model in exactly one layer.
+    """
+
+    index: int
+    name: str
+    modules: tuple[nn.Module, ...]
+    parameters: tuple[tuple[str, nn.Parameter], ...]
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of scalars in its parameters."""
+        return sum(p.numel() for _, p in self.parameters)
+
+    def __repr__(self) -> str:
+        return f"Layer({self.index}, {self.name!r}, {self.num_parameters:,} parameters)"
+
+
+class Layers(Sequence[Layer]):
+    """The layers of a model in execution order, input first.
+
+    Attributes:
+        model: The model they belong to, without wrappers.
+        ties: For every tied weight, its names; it belongs to the layer of its last user.
+        idle: Names of parameters that the example input never reached; they belong to the last
+            layer, which never freezes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        *,
+        ties: Sequence[tuple[str, ...]] = (),
+        idle: Sequence[str] = (),
+    ) -> None:
+        self.model = model
+        self.ties = tuple(ties)
+        self.idle = tuple(idle)
+        self._layers = tuple(layers)
+        self._index = {id(p): layer.index for layer in layers for _, p in layer.parameters}
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Layer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Layer | tuple[Layer, ...]:
+        return self._layers[index]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._layers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each layer."""
+        return tuple(layer.name for layer in self)
+
+    def index_of(self, parameter: nn.Parameter) -> int | None:
+        """Index of the layer that a parameter belongs to; ``None`` if it is not in the model."""
+        return self._index.get(id(parameter))
+
+    def early_ties(self) -> list[tuple[tuple[str, ...], int, int]]:
+        """Tied weights with an earlier user than the layer that owns them.
+
+        Until its owner freezes, such a weight makes the output of its first user need a gradient.
+
+        Returns:
+            For each its names, the index of its first user, and the index of its owner.
+        """
+        of_module = {id(m): layer.index for layer in self for m in layer.modules}
+        found = []
+        for names in self.ties:
+            owners = [self.model.get_submodule(name.rpartition(".")[0]) for name in names]
+            users = [of_module[id(m)] for m in owners if id(m) in of_module]
+            index = self.index_of(self.model.get_parameter(names[0]))
+            if index is not None and users and min(users) < index:
+                found.append((names, min(users), index))
+        return found
+
+    def table(self, times: Sequence[float] | None = None) -> str:
+        """A plain-text table: index, name, parameters and, where given, freeze time.
+
+        Args:
+            times: Freeze time of each layer, in (0, 1].
+
+        Returns:
+            Lines of equal structure, without a newline at the end.
+
+        Raises:
+            ValueError: If `times` has another length than the list of layers.
+        """
+        if times is not None and len(times) != len(self):
+            raise ValueError(
+                f"times must hold one freeze time for each of the {len(self)} layers, "
+                f"got {len(times)}. Take them from Schedule.freeze_times({len(self)})."
+            )
+        rows = [("layer", "name", "parameters", "freezes at")]
+        for layer in self:
+            t = None if times is None else times[layer.index]
+            at = "" if t is None else "never" if t >= 1.0 else f"{t:.4f}"
+            rows.append((str(layer.index), layer.name, f"{layer.num_parameters:,}", at))
+        columns = rows if times is not None else [row[:3] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if i == 1 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in columns
+        )
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"Layers({len(self)} layers of {type(self.model).__name__})"
+
+
+def split_layers(
+    model: nn.Module, *, layers: Sequence[LayerSpec] | None = None, example: Any = None
+) -> Layers:
+    """Cuts a model into an ordered list of layers.
+
+    Without `layers`, blocks are found in the module tree: ``nn.Sequential`` and ``nn.ModuleList``
+    are opened, and so is any module that holds a stack of blocks; a block is one layer; a
+    normalisation joins the convolution or linear map before it, and where it follows a block (a
+    final norm) what comes after it. Without `example`, the order is that of definition.
+
+    With `example`, the model runs once on it (in evaluation mode, without gradients; modes, buffers
+    and random state are put back), and layers are ordered as they were executed.
+
+    Parameters that sit on a container (``cls_token``, ``pos_embed``) belong to the first layer that
+    uses them, or without an example to the first layer within the container. A tied weight or a
+    shared module belongs to its last user. What never runs belongs to the last layer.
+
+    Args:
+        model: Any module; wrappers (data parallel, compiled) are looked through.
+        layers: The layers from input to output, by name (``"stem"``), pattern (``"blocks.*"``: one
+            layer for each match; ``*`` stays within one part of a dotted name), module, or a
+            sequence of these that form one layer. They must cover all parameters except those
+            that sit on containers.
+        example: An input: one tensor, a tuple of positional or a dict of keyword arguments.
+
+    Returns:
+        At least two layers.
+
+    Raises:
+        SplitError: If the model cannot be cut; the message says why, and what to pass.
+        TypeError: If `model` is no module.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> print(split_layers(net))
+        layer  name  parameters
+            0  0             40
+            1  2             18
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    model = unwrap(model)
+    _check_parameters(model)
+    units = cut(model) if layers is None else cut_by_names(model, layers)
+    seen = None if example is None else trace(model, units, example)
+    if seen is not None:
+        units = _in_order(units, seen)
+    built, ties = _assign(model, units, seen)
+    if len(built) < 2:
+        raise SplitError(_too_few(model, built))
+    idle = [] if seen is None else [n for n, p in model.named_parameters() if not seen.used(p)]
+    return Layers(model, built, ties=ties, idle=idle)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside wrappers: ``DistributedDataParallel``, ``DataParallel``, ``torch.compile``.
+
+    Args:
+        model: A module, wrapped or not.
+    """
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while True:
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", model)
+        if inner is model or not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _check_parameters(model: nn.Module) -> None:
+    parameters = list(model.named_parameters())
+    if not parameters:
+        raise SplitError(
+            f"{type(model).__name__} has no parameters, so there is nothing to freeze. "
+            "Pass the model that is being trained."
+        )
+    for name, parameter in parameters:
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise SplitError(
+                f"parameter {name!r} is lazy and has no shape yet. "
+                "Run the model once on an example input before cutting it."
+            )
+
+
+def _in_order(units: Sequence[Unit], seen: Trace) -> list[Unit]:
+    """Units by their last use; those that never ran join the last one, which never freezes."""
+    placed = [(seen.position(unit), unit) for unit in units]
+    ran = sorted(((t, u) for t, u in placed if t is not None), key=lambda pair: pair[0])
+    ordered = [unit for _, unit in ran]
+    if ordered:
+        ordered[-1].idle += [part for t, unit in placed if t is None for part in unit.parts]
+    return ordered
+
+
+def _assign(
+    model: nn.Module, units: Sequence[Unit], seen: Trace | None
+) -> tuple[list[Layer], list[tuple[str, ...]]]:
+    """Gives every parameter and module to one unit and numbers the units that got parameters."""
+    last = len(units) - 1
+    owner: dict[int, int] = {}  # id(parameter) -> position in units
+    names: dict[int, list[str]] = {}
+    for position, unit in enumerate(units):
+        for name, p in unit.named_parameters():
+            owner[id(p)] = position  # a later unit takes a tied weight over
+            names.setdefault(id(p), []).append(name)
+    if seen is not None:
+        for p in model.parameters():
+            owner[id(p)] = seen.owner(p, units, default=owner.get(id(p)))
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), [])
+        if name not in names[id(p)]:
+            names[id(p)].append(name)
+        if id(p) not in owner:
+            owner[id(p)] = _first_inside(name, units, last)
+    modules: dict[int, int] = {}
+    for position, unit in enumerate(units):
+        for module in unit.all_modules():
+            modules[id(module)] = position
+    if seen is not None:
+        seen.place_loose_modules(model, units, modules)
+
+    parameters_of: list[list[tuple[str, nn.Parameter]]] = [[] for _ in units]
+    for name, p in model.named_parameters():
+        parameters_of[owner[id(p)]].append((name, p))
+    modules_of: list[list[nn.Module]] = [[] for _ in units]
+    for module in model.modules():
+        if id(module) in modules:
+            modules_of[modules[id(module)]].append(module)
+
+    built: list[Layer] = []
+    waiting: list[nn.Module] = []  # modules of units without a parameter of their own join the next
+    for unit, parameters, own in zip(units, parameters_of, modules_of, strict=True):
+        waiting += own
+        if parameters:
+            built.append(Layer(len(built), unit.name, tuple(waiting), tuple(parameters)))
+            waiting = []
+    if waiting and built:
+        tail = built.pop()
+        built.append(Layer(tail.index, tail.name, (*tail.modules, *waiting), tail.parameters))
+    ties = [tuple(shared) for shared in names.values() if len(shared) > 1]
+    return built, ties
+
+
+def _first_inside(parameter_name: str, units: Sequence[Unit], last: int) -> int:
+    """The first unit within the container that a parameter sits on."""
+    prefix = parameter_name.rpartition(".")[0]
+    prefix = prefix + "." if prefix else ""
+    return next(
+        (i for i, unit in enumerate(units) if any(n.startswith(prefix) for n in unit.names)), last
+    )
+
+
+def _too_few(model: nn.Module, built: Sequence[Layer]) -> str:
+    found = f"one layer ({built[0].name or 'the model itself'!r})" if built else "no layer"
+    children = [
+        name for name, child in model.named_children() if any(True for _ in child.parameters())
+    ]
+    hint = f", for example layers={children!r}" if len(children) > 1 else ""
+    return (
+        f"{type(model).__name__} could not be cut: found {found}, and at least two are needed, "
+        f"because the last layer never freezes. Name the layers from input to output{hint}, "
+        "or restructure the model into submodules."
+    )
