@@ -1,0 +1,173 @@
+"""Glue between a run and its reports: live display, summary, picture."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from freezeout.freezing import FreezeEvent
+from freezeout.report.display import Display, EpochLine, Status
+from freezeout.report.summary import DepthCost, RunSummary, measured_saving, render_summary
+from freezeout.training.folder import RunFolder
+from freezeout.training.observer import EpochRecord, Observer, Progress
+from freezeout.training.run import RunResult
+from freezeout.training.trainer import Trainer
+
+__all__ = ["DisplayObserver", "finish"]
+
+_POINTS = 500  # along each curve of the picture
+_WINDOWS = 4000  # step times in the picture
+
+
+class DisplayObserver(Observer):
+    """Passes what a run tells on to a display.
+
+    Args:
+        display: A display, not yet started.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._total = self._epochs = self._layers = 1
+
+    def start(
+        self,
+        title: str,
+        layer_names: Sequence[str],
+        freeze_steps: Sequence[int | None],
+        total_steps: int,
+        epochs: int,
+    ) -> None:
+        """Starts the display."""
+        self._total, self._epochs, self._layers = total_steps, epochs, len(layer_names)
+        self._display.start(layer_names, freeze_steps, title, total_steps)
+
+    def progress(self, progress: Progress) -> None:
+        """Shows the moment."""
+        self._display.update(
+            Status(
+                step=progress.step,
+                total_steps=self._total,
+                epoch=progress.epoch,
+                epochs=self._epochs,
+                loss=progress.loss,
+                accuracy=progress.accuracy,
+                frozen=progress.frozen,
+                layers=self._layers,
+                seconds_left=progress.seconds_left,
+                saved_seconds=progress.saved_seconds,
+            )
+        )
+
+    def freeze(self, event: FreezeEvent) -> None:
+        """Shows a freeze."""
+        if event.frozen:
+            self._display.freeze(event.index, event.name, event.step or 0)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Logs an epoch."""
+        self._display.epoch(
+            EpochLine(
+                epoch=record.epoch,
+                epochs=self._epochs,
+                train_loss=record.train_loss,
+                train_error=record.train_error,
+                test_error=record.test_error,
+                seconds=record.seconds,
+                frozen=record.frozen,
+                layers=self._layers,
+                saved_seconds=record.saved_seconds,
+            )
+        )
+
+    def message(self, text: str) -> None:
+        """Shows a message."""
+        self._display.message(text)
+
+
+def finish(result: RunResult, folder: RunFolder) -> None:
+    """Prints the summary and saves it, and draws the picture.
+
+    Args:
+        result: The finished or interrupted run.
+        folder: Where ``summary.json`` and ``run.png`` go.
+
+    Raises:
+        RunError: If the disk does not take them.
+    """
+    summary = _summary(result, folder)
+    Console().print(render_summary(summary))
+    folder.write_summary({**asdict(summary), "hardware": _hardware(result.trainer)})
+    _draw(result.trainer, folder)
+
+
+def _summary(result: RunResult, folder: RunFolder) -> RunSummary:
+    trainer = result.trainer
+    settings = trainer.settings
+    tested = [r.test_error for r in trainer.history if r.test_error is not None]
+    costs = tuple(DepthCost(*cost) for cost in trainer.clock.costs())
+    return RunSummary(
+        model=settings.model,
+        data=settings.data,
+        steps=trainer.step,
+        total_steps=trainer.total_steps,
+        epochs=settings.epochs,
+        test_error=tested[-1] if tested else None,
+        train_seconds=trainer.clock.total_since(0),
+        total_seconds=result.seconds,
+        seconds_per_epoch=tuple(r.seconds for r in trainer.history),
+        depth_costs=costs,
+        frozen_layers=trainer.frozen,
+        layers=len(trainer.scheduler.layers),
+        saving=measured_saving(costs),
+        out=str(folder.path),
+        device=_device(trainer),
+        precision=settings.precision,
+        interrupted=result.interrupted,
+    )
+
+
+def _draw(trainer: Trainer, folder: RunFolder) -> None:
+    from freezeout.report.picture import draw_run
+
+    schedule, total = trainer.scheduler, trainer.total_steps
+    steps = sorted({round(i * total / _POINTS) for i in range(_POINTS + 1)})
+    by_step = [schedule.factors_at(n) for n in steps]
+    windows = trainer.clock.windows
+    every = max(1, len(windows) // _WINDOWS)
+    draw_run(
+        folder.picture,
+        layer_names=schedule.layers.names,
+        steps=steps,
+        rates=[
+            [trainer.settings.lr * f for f in factors] for factors in zip(*by_step, strict=True)
+        ],
+        freeze_steps=schedule.freeze_steps,
+        step_times=[(w.end, w.seconds, w.frozen) for w in windows[::every]],
+        total_steps=total,
+        title=f"{trainer.settings.model} on {trainer.settings.data}",
+        base_rate=trainer.settings.lr,
+        done_steps=trainer.step,
+    )
+
+
+def _device(trainer: Trainer) -> str:
+    if trainer.device.type == "cuda":
+        return torch.cuda.get_device_name(trainer.device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _hardware(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "device": _device(trainer),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,150 @@
+"""The folder of a run: its settings, its log, its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from freezeout.errors import CheckpointError, RunError
+from freezeout.training.checkpoint import write_atomically
+from freezeout.training.settings import Settings, check_names
+from freezeout.training.toml import read_toml, toml_bytes
+
+__all__ = ["RunFolder", "next_free"]
+
+
+class RunFolder:
+    """Files of one run.
+
+    - ``settings.toml``: the full resolved settings.
+    - ``log.jsonl``: one JSON object per line and event (``start``, ``freeze``, ``epoch``, ``end``).
+    - ``checkpoint.pt``: the latest checkpoint.
+    - ``summary.json``, ``run.png``, ``tensorboard/``: made by others.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings_file = path / "settings.toml"
+        self.log_file = path / "log.jsonl"
+        self.checkpoint = path / "checkpoint.pt"
+        self.summary_file = path / "summary.json"
+        self.picture = path / "run.png"
+        self.tensorboard = path / "tensorboard"
+
+    def check_empty(self) -> None:
+        """Raises `RunError` if the folder holds anything, or is none."""
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise RunError(f"{self.path} is a file. Give a new or empty folder with --out.")
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise RunError(
+                    f"folder {self.path} is not empty. Give a new or empty folder with --out, or "
+                    f"go on with the run in it: freezeout train --resume {self.path}"
+                )
+        except OSError as error:
+            raise RunError(
+                f"cannot look into {self.path}: {error.strerror}. Give another folder with --out."
+            ) from error
+
+    def create(self, settings: Settings) -> None:
+        """Makes the folder and saves the settings in it.
+
+        Raises:
+            RunError: If it is not empty or cannot be written.
+        """
+        self.check_empty()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot make folder {self.path}: {error.strerror}. "
+                "Give one that can be written with --out."
+            ) from error
+        write_atomically(
+            self.settings_file, lambda file: file.write(toml_bytes(settings.to_dict()))
+        )
+
+    def settings(self) -> Settings:
+        """The settings saved in the folder.
+
+        Raises:
+            CheckpointError: If there are none.
+            RunError: If they cannot be read.
+        """
+        if not self.settings_file.is_file():
+            raise CheckpointError(
+                f"there is no run in {self.path}: it has no settings.toml. "
+                "Give the folder of a run with --resume."
+            )
+        values = read_toml(self.settings_file)
+        check_names(values, str(self.settings_file))
+        return Settings.from_dict(values)
+
+    def log(self, event: str, **values: Any) -> None:
+        """Appends one line to the log.
+
+        Raises:
+            RunError: If the disk does not take it.
+        """
+        line = json.dumps({"event": event, **{k: _plain(v) for k, v in values.items()}})
+        try:
+            with self.log_file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.log_file}: {error.strerror}. What was saved before is "
+                "untouched; make room or mend permissions, then go on with: "
+                f"freezeout train --resume {self.path}"
+            ) from error
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """All whole lines of the log; one that was cut off by a crash is left out."""
+        if not self.log_file.exists():
+            return []
+        records = []
+        for line in self.log_file.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return records
+
+    def rewind_log(self, step: int) -> None:
+        """Drops what was logged after `step`, because those steps will be done again."""
+        kept = [r for r in self.read_log() if r.get("step", 0) <= step and r.get("event") != "end"]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_atomically(self.log_file, lambda file: file.write(text.encode()))
+
+    def write_summary(self, values: Mapping[str, Any]) -> None:
+        """Saves the summary as JSON.
+
+        Raises:
+            RunError: If the disk does not take it.
+        """
+        text = json.dumps({k: _plain(v) for k, v in values.items()}, indent=2) + "\n"
+        write_atomically(self.summary_file, lambda file: file.write(text.encode()))
+
+
+def next_free(parent: Path, stem: str) -> Path:
+    """The first of ``parent/stem-1``, ``-2`` ... that does not exist."""
+    number = 1
+    while (parent / f"{stem}-{number}").exists():
+        number += 1
+    return parent / f"{stem}-{number}"
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: what is not finite becomes null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

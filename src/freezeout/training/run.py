@@ -1,0 +1,310 @@
+"""A whole run: from settings to a folder with log, checkpoint and a finished network."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from freezeout.data import Dataset, default_augmentation, hold_out, load
+from freezeout.errors import CheckpointError, RunError
+from freezeout.freezing import FreezeEvent
+from freezeout.training.checkpoint import load_checkpoint, save_checkpoint
+from freezeout.training.folder import RunFolder
+from freezeout.training.observer import Observer, Progress
+from freezeout.training.settings import Settings
+from freezeout.training.trainer import Trainer, pick_device
+
+__all__ = ["RunResult", "prepare", "resume", "start"]
+
+_MOVABLE = ("device", "data_dir", "checkpoint_minutes")
+"""Settings that a resumed run may change."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves in memory.
+
+    Attributes:
+        trainer: The trainer in its final state.
+        interrupted: Whether a signal stopped the run before its end.
+        seconds: Wall seconds of the run, with those before a resume.
+    """
+
+    trainer: Trainer
+    interrupted: bool
+    seconds: float
+
+
+def prepare(settings: Settings) -> tuple[Settings, Dataset]:
+    """Loads the data and fills in what depends on it or on the machine.
+
+    Args:
+        settings: What was asked for.
+
+    Returns:
+        The full settings, with `padding`, `flip` and `device` resolved, and the data.
+
+    Raises:
+        DataError: If the data is missing or damaged.
+        RunError: If settings and data do not fit together.
+    """
+    customary = default_augmentation(settings.data)
+    settings = replace(
+        settings,
+        padding=customary.padding if settings.padding is None else settings.padding,
+        flip=customary.flip if settings.flip is None else settings.flip,
+        device=str(pick_device(settings.device)),
+        data_dir=None if settings.data_dir is None else str(Path(settings.data_dir).resolve()),
+    )
+    dataset = load(settings.data, data_dir=settings.data_dir)
+    try:
+        if settings.holdout:
+            dataset = hold_out(dataset, settings.holdout)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    size = settings.train_size
+    if size is not None:
+        if size > len(dataset.train_images):
+            raise RunError(
+                f"train_size must be at most {len(dataset.train_images)}, the training images of "
+                f"{dataset.name}, got {size}. Leave it out to use all."
+            )
+        dataset = replace(
+            dataset,
+            train_images=dataset.train_images[:size],
+            train_labels=dataset.train_labels[:size],
+        )
+    return settings, dataset
+
+
+def start(settings: Settings, folder: RunFolder, observers: Sequence[Observer] = ()) -> RunResult:
+    """Trains from the beginning, in a new or empty folder.
+
+    Args:
+        settings: What to train and how.
+        folder: Where settings, log and checkpoints go.
+        observers: Told of what happens.
+
+    Returns:
+        The finished or interrupted run; ``SIGINT`` and ``SIGTERM`` end it after the step under way.
+
+    Raises:
+        FreezeOutError: If it cannot start or go on; what was saved stays.
+    """
+    folder.check_empty()
+    settings, dataset = prepare(settings)
+    trainer = Trainer(settings, dataset)
+    folder.create(settings)
+    folder.log(
+        "start",
+        step=0,
+        settings=settings.to_dict(),
+        total_steps=trainer.total_steps,
+        layers=list(trainer.scheduler.layers.names),
+        freeze_steps=list(trainer.scheduler.freeze_steps),
+        torch=torch.__version__,
+        device=str(trainer.device),
+    )
+    save_checkpoint(folder.checkpoint, trainer.state_dict())  # a run killed at once can resume
+    return _go(trainer, folder, observers)
+
+
+def resume(
+    folder: RunFolder, changes: Mapping[str, Any] | None = None, observers: Sequence[Observer] = ()
+) -> RunResult:
+    """Goes on with an interrupted run, to the same bits as if it had never been interrupted.
+
+    Args:
+        folder: The folder of the run.
+        changes: Settings to change; only where and how often it saves and runs may change
+            (`device`, `data_dir`, `checkpoint_minutes`).
+        observers: Told of what happens.
+
+    Returns:
+        The finished or again interrupted run.
+
+    Raises:
+        FreezeOutError: If there is nothing to resume, it does not fit, or it cannot go on.
+    """
+    settings = folder.settings()
+    for name, value in (changes or {}).items():
+        if name not in _MOVABLE and value != getattr(settings, name):
+            raise CheckpointError(
+                f"the run in {folder.path} has {name}={getattr(settings, name)!r}, got {value!r}. "
+                "A resumed run keeps its settings: leave this one out, or start a new run."
+            )
+    state = load_checkpoint(folder.checkpoint)
+    _check_same(folder, settings, state.get("settings", {}))
+    settings, dataset = prepare(replace(settings, **dict(changes or {})))
+    trainer = Trainer(settings, dataset)
+    trainer.load_state_dict(state)
+    folder.rewind_log(trainer.step)
+    return _go(trainer, folder, observers)
+
+
+def _check_same(folder: RunFolder, settings: Settings, saved: Mapping[str, Any]) -> None:
+    here = settings.to_dict()
+    for name in sorted(here.keys() | saved.keys()):
+        if name not in _MOVABLE and here.get(name) != saved.get(name):
+            raise CheckpointError(
+                f"{folder.checkpoint} was made with {name}={saved.get(name)!r}, but "
+                f"{folder.settings_file} has {here.get(name)!r}. Put back the settings or the "
+                "checkpoint that belong together."
+            )
+
+
+def _go(trainer: Trainer, folder: RunFolder, observers: Sequence[Observer]) -> RunResult:
+    session = _Session(trainer, folder, observers)
+    remove = trainer.scheduler.freezer.add_listener(session.note_freeze)
+    try:
+        with _Interrupt() as interrupt:
+            session.train(interrupt)
+    finally:
+        remove()
+    return RunResult(trainer, not trainer.finished, session.seconds())
+
+
+class _Session:
+    """One stretch of a run, from start or resume to its end or interruption."""
+
+    def __init__(self, trainer: Trainer, folder: RunFolder, observers: Sequence[Observer]) -> None:
+        self.trainer = trainer
+        self.folder = folder
+        self.observers = observers
+        self._begun = time.monotonic()
+        self._before = trainer.elapsed
+        self._saved_at = self._begun
+        self._saved_seconds: float | None = trainer.clock.saved_seconds()
+        self._computed_at = self._begun
+
+    def seconds(self) -> float:
+        """Wall seconds of the run so far."""
+        return self._before + time.monotonic() - self._begun
+
+    def note_freeze(self, event: FreezeEvent) -> None:
+        """Logs and passes on that a layer froze."""
+        kind = "freeze" if event.frozen else "unfreeze"
+        self.folder.log(kind, step=event.step, index=event.index, name=event.name)
+        for observer in self.observers:
+            observer.freeze(event)
+
+    def train(self, interrupt: _Interrupt) -> None:
+        """Trains to the end, or until a signal asks to stop."""
+        trainer, settings = self.trainer, self.trainer.settings
+        schedule = trainer.scheduler
+        for observer in self.observers:
+            observer.start(
+                f"{settings.model} on {settings.data}",
+                schedule.layers.names,
+                schedule.freeze_steps,
+                trainer.total_steps,
+                settings.epochs,
+            )
+        while not trainer.finished:
+            if not self._epoch(interrupt):
+                break
+            record = trainer.finish_epoch()
+            self.folder.log("epoch", **asdict(record))
+            for observer in self.observers:
+                observer.epoch(record)
+            self.save()
+            if interrupt.requested:
+                break
+        if interrupt.requested and not trainer.finished:
+            for observer in self.observers:
+                observer.message(
+                    f"stopped after step {trainer.step} of {trainer.total_steps}, all saved; "
+                    f"go on with: freezeout train --resume {self.folder.path}"
+                )
+        self.folder.log("end", step=trainer.step, finished=trainer.finished, seconds=self.seconds())
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        self.trainer.elapsed = self.seconds()
+        save_checkpoint(self.folder.checkpoint, self.trainer.state_dict())
+        self._saved_at = time.monotonic()
+
+    def _epoch(self, interrupt: _Interrupt) -> bool:
+        """Takes the steps left in the epoch; False if a signal cut it short."""
+        trainer, clock = self.trainer, self.trainer.clock
+        every = 60.0 * trainer.settings.checkpoint_minutes
+        batches = trainer.batches()
+        while True:
+            frozen = trainer.frozen
+            clock.begin_step(frozen)
+            batch = next(batches, None)
+            if batch is None:
+                clock.close(trainer.step)
+                return True
+            trainer.take_step(*batch)
+            clock.end_step()
+            stop = interrupt.requested
+            save = time.monotonic() - self._saved_at > every
+            if clock.full or frozen != trainer.frozen or stop or save:
+                clock.close(trainer.step)
+                trainer.read()
+                self._tell_progress()
+            if stop and trainer.batch < len(trainer.train_data):
+                self.save()
+                return False
+            if save:
+                self.save()
+
+    def _tell_progress(self) -> None:
+        if not self.observers:
+            return
+        trainer, now = self.trainer, time.monotonic()
+        if now - self._computed_at > 1.0:  # medians over all steps so far: not at every step
+            self._saved_seconds = trainer.clock.saved_seconds()
+            self._computed_at = now
+        pace = trainer.clock.pace()
+        progress = Progress(
+            step=trainer.step,
+            epoch=trainer.epoch + 1,
+            loss=trainer.running_loss,
+            accuracy=100.0 - trainer.running_error,
+            frozen=trainer.frozen,
+            seconds_left=None if pace is None else pace * (trainer.total_steps - trainer.step),
+            saved_seconds=self._saved_seconds,
+        )
+        for observer in self.observers:
+            observer.progress(progress)
+
+
+class _Interrupt:
+    """Turns the first ``SIGINT`` or ``SIGTERM`` into a request; a second one acts as usual."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

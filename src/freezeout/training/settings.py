@@ -1,0 +1,216 @@
+"""The settings of a training run: one frozen object, checked when made."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, TypeAlias, get_args
+
+from freezeout.data import canonical_name
+from freezeout.errors import RunError
+from freezeout.schedule import Schedule, Spacing
+
+__all__ = ["OptimizerName", "Precision", "Settings", "check_names", "setting_fields"]
+
+OptimizerName: TypeAlias = Literal["sgd", "adamw"]
+Precision: TypeAlias = Literal["fp32", "bf16"]
+
+
+def _setting(default: Any, help: str, *, choices: tuple[str, ...] = (), kind: type = str) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices, "kind": kind})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that decides what a run computes. Every field can be set on the command line and in TOML.
+
+    Ranges stand in the help texts, which ``freezeout train --help`` prints. ``None`` means: what is
+    customary for the data set (`padding`, `flip`), all (`train_size`), none (`scale_cap`, `times`).
+
+    Raises:
+        ValueError: If a value is outside its range.
+        TypeError: If a value has the wrong type.
+
+    Example:
+        >>> Settings(t0=0.5, epochs=3).schedule.freeze_times(2)
+        (0.125, 1.0)
+    """
+
+    model: str = _setting("resnet-20", "network: densenet-76-12, wrn-40-4, vgg16, resnet-20 ...")
+    data: str = _setting("digits", "data set: digits, fashion-mnist, cifar10 or cifar100")
+    data_dir: str | None = _setting(
+        None, "folder with the data's official files; fetched if absent"
+    )
+    train_size: int | None = _setting(
+        None, "use only the first so many training images (default: all)", kind=int
+    )
+    holdout: int = _setting(
+        0, "hold the last so many training images out and test on them (paper: 5000)", kind=int
+    )
+    padding: int | None = _setting(
+        None, "black pixels around an image before a random crop (default: the data's)", kind=int
+    )
+    flip: bool | None = _setting(None, "random left-right flip (default: the data's)", kind=bool)
+    epochs: int = _setting(10, "passes over the training data, at least 1", kind=int)
+    batch_size: int = _setting(50, "images a step, at least 1", kind=int)
+    optimizer: OptimizerName = _setting("sgd", "optimizer", choices=get_args(OptimizerName))
+    lr: float = _setting(0.1, "base learning rate, above 0", kind=float)
+    momentum: float = _setting(0.9, "momentum of SGD (AdamW: beta1), in [0, 1)", kind=float)
+    nesterov: bool = _setting(True, "Nesterov momentum (SGD)", kind=bool)
+    weight_decay: float = _setting(1e-4, "weight decay, at least 0", kind=float)
+    t0: float = _setting(
+        0.8, "freeze time of the first layer before spacing, in (0, 1]; 1: no freezing", kind=float
+    )
+    spacing: Spacing = _setting("cubic", "growth of freeze times", choices=get_args(Spacing))
+    scaled: bool = _setting(True, "scale each layer's initial rate by 1/t_i", kind=bool)
+    anneal: Literal["cosine", "linear"] = _setting(
+        "cosine", "annealing curve", choices=("cosine", "linear")
+    )
+    warmup_steps: int = _setting(0, "linear warm-up in steps, at least 0", kind=int)
+    scale_cap: float | None = _setting(
+        None, "largest factor that scaling may put on a rate, at least 1", kind=float
+    )
+    times: tuple[float, ...] | None = _setting(
+        None, "explicit freeze times, one per layer: 0.3,0.6,1 (instead of t0, spacing)", kind=tuple
+    )
+    precision: Precision = _setting(
+        "fp32", "bf16: autocast to bfloat16", choices=get_args(Precision)
+    )
+    channels_last: bool = _setting(True, "memory layout (N, H, W, C)", kind=bool)
+    device: str = _setting("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = _setting(0, "seed of weights, order and augmentation, at least 0", kind=int)
+    evaluate_every: int = _setting(1, "test after every so many epochs, at least 1", kind=int)
+    checkpoint_minutes: float = _setting(
+        10.0, "save at least this often, besides after every epoch; above 0", kind=float
+    )
+
+    def __post_init__(self) -> None:
+        if self.times is not None:
+            object.__setattr__(self, "times", tuple(self.times))
+        for spec in setting_fields():
+            _check_type(spec, getattr(self, spec.name))
+        object.__setattr__(self, "data", canonical_name(self.data))
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}. {_help(name)}.")
+        for name in ("lr", "checkpoint_minutes"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be above 0 and finite, got {value}. {_help(name)}.")
+        if not 0.0 <= self.momentum < 1.0:
+            raise ValueError(
+                f"momentum must lie in [0, 1), got {self.momentum}. The paper has 0.9."
+            )
+        if self.nesterov and self.momentum == 0.0 and self.optimizer == "sgd":
+            raise ValueError(
+                "momentum must be above 0 with Nesterov momentum, got 0.0. Add --no-nesterov."
+            )
+        if not math.isfinite(self.weight_decay):
+            raise ValueError(f"weight_decay must be finite, got {self.weight_decay}.")
+        if self.device not in ("auto", "cpu", "cuda") and not _is_cuda_index(self.device):
+            raise ValueError(
+                f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}. "
+                "'auto' takes a GPU where there is one."
+            )
+        _ = self.schedule  # checks the rest
+
+    @property
+    def schedule(self) -> Schedule:
+        """The FreezeOut settings among these."""
+        return Schedule(
+            t0=self.t0,
+            spacing=self.spacing,
+            scaled=self.scaled,
+            anneal=self.anneal,
+            warmup_steps=self.warmup_steps,
+            scale_cap=self.scale_cap,
+            times=self.times,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without those that are ``None``: what TOML and a checkpoint can hold."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value is not None
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings from plain values.
+
+        Args:
+            values: Names and values; what is missing takes its default.
+
+        Raises:
+            RunError: If a name is unknown or a value is not allowed.
+        """
+        check_names(values, "the settings")
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise RunError(str(error)) from error
+
+
+def check_names(values: Mapping[str, Any], source: str) -> None:
+    """Raises `RunError`, naming `source`, if `values` has a name that is no setting."""
+    known = [spec.name for spec in setting_fields()]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Settings are {', '.join(known)}."
+            raise RunError(f"{name!r} in {source} is no setting. {hint}")
+
+
+_LEAST: dict[str, float] = {
+    "train_size": 2,
+    "holdout": 0,
+    "padding": 0,
+    "epochs": 1,
+    "batch_size": 1,
+    "weight_decay": 0,
+    "seed": 0,
+    "evaluate_every": 1,
+}
+
+
+def setting_fields() -> tuple[Field[Any], ...]:
+    """The fields of `Settings`; ``metadata`` has help, choices and kind of each."""
+    return fields(Settings)
+
+
+def _help(name: str) -> str:
+    text: str = next(f for f in setting_fields() if f.name == name).metadata["help"]
+    return text[0].upper() + text[1:]
+
+
+def _check_type(spec: Field[Any], value: Any) -> None:
+    kind, choices = spec.metadata["kind"], spec.metadata["choices"]
+    if value is None and spec.default is None:
+        return
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return
+    if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
+        raise TypeError(
+            f"{spec.name} must be {_KIND_WORDS[kind]}, got {value!r}. {_help(spec.name)}."
+        )
+    if choices and value not in choices:
+        raise ValueError(f"{spec.name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+_KIND_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list of numbers",
+}
+
+
+def _is_cuda_index(device: str) -> bool:
+    kind, _, index = device.partition(":")
+    return kind == "cuda" and index.isdecimal()
