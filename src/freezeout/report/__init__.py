@@ -1,1 +1,59 @@
-"""To be written."""
+"""What a run looks like: a live display, a closing summary, a picture.
+
+Everything here takes plain numbers and names and knows nothing of how runs are made. ``rich`` and
+``matplotlib`` (the ``cli`` extra) are imported in this package only; ``matplotlib`` only once a
+picture is asked for, because loading it takes a noticeable moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from freezeout.report.display import (
+    Display,
+    DisplayMode,
+    EpochLine,
+    LineDisplay,
+    LiveDisplay,
+    SilentDisplay,
+    Status,
+    make_display,
+)
+from freezeout.report.summary import (
+    DepthCost,
+    RunSummary,
+    format_seconds,
+    measured_saving,
+    render_summary,
+    summary_text,
+)
+
+if TYPE_CHECKING:
+    from freezeout.report.picture import build_figure, draw_run
+
+__all__ = [
+    "DepthCost",
+    "Display",
+    "DisplayMode",
+    "EpochLine",
+    "LineDisplay",
+    "LiveDisplay",
+    "RunSummary",
+    "SilentDisplay",
+    "Status",
+    "build_figure",
+    "draw_run",
+    "format_seconds",
+    "make_display",
+    "measured_saving",
+    "render_summary",
+    "summary_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"build_figure", "draw_run"}:
+        from freezeout.report import picture
+
+        return getattr(picture, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

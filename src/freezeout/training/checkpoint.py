@@ -6,6 +6,7 @@ import os
 import pickle
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -83,6 +84,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"there is no checkpoint {path}. Give the folder of a run that has saved one."
         )
     try:
+        _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (
         RuntimeError,
@@ -92,6 +94,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         KeyError,
         pickle.UnpicklingError,
         zipfile.BadZipFile,
+        zlib.error,
     ) as error:
         raise CheckpointError(
             f"checkpoint {path} is damaged or not a checkpoint ({type(error).__name__}). {hint}"
@@ -101,6 +104,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is no checkpoint of this version of freezeout (layout {FORMAT}). {hint}"
         )
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Compares every part of the file with its checksum, which ``torch.load`` does not."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
 
 
 def _reason(error: BaseException) -> str:

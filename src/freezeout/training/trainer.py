@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = _build_model(settings, dataset).to(self.device)
         if settings.channels_last:
-            _to_channels_last(self.model)
+            cast(Any, self.model).to(memory_format=torch.channels_last)  # missing from its types
         self.train_data, self.test_data = _loaders(settings, dataset, self.device)
         self.total_steps = settings.epochs * len(self.train_data)
         self.optimizer = _build_optimizer(settings, self.model)
@@ -282,12 +282,6 @@ def _build_model(settings: Settings, dataset: Dataset) -> nn.Module:
         )
     except (ValueError, TypeError) as error:
         raise RunError(str(error)) from error
-
-
-def _to_channels_last(model: nn.Module) -> None:
-    for parameter in model.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _loaders(

@@ -1,0 +1,123 @@
+"""VGG with BatchNorm, with a head for small images."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from freezeout.models import _shared
+
+__all__ = ["VGG"]
+
+# Convolutions in each of the five blocks; the pools between them have no parameters.
+_CONVOLUTIONS = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+_WIDENING = (1, 2, 4, 8, 8)
+
+
+class VGG(nn.Module):
+    """VGG-``depth`` with BatchNorm after every convolution and a head of two hidden layers.
+
+    Five blocks of 3×3 convolutions, each with BatchNorm and ReLU, with 1, 2, 4, 8 and 8 times
+    ``base_width`` channels and a 2×2 max pool after each block; global average pooling; two hidden
+    layers as wide as the last block (512-512 at the default width), each with BatchNorm, ReLU and
+    dropout; linear classifier.
+
+    The head follows the original FreezeOut script, but for a second BatchNorm it has right after
+    the last hidden ReLU. What BatchNorm follows has no bias, for its mean would be taken off again.
+
+    Args:
+        depth: Weighted layers of the published network: 11, 13, 16 or 19.
+        base_width: Channels of the first block, at least 1; the authors use 64.
+        num_classes: Number of logits, at least 1.
+        in_channels: Channels of an image, at least 1.
+        image_size: (height, width) in pixels, or one number for both. A pool leaves alone a
+            dimension that has come down to one pixel, and is left out if both have.
+        dropout: Chance in [0, 1) of zeroing a hidden value of the head.
+
+    Attributes:
+        features: ``conv1_1``, ``norm1_1``, ``relu1_1``, …, ``pool1``, ``conv2_1``, … in order.
+        classifier: ``linear1``, ``norm1``, ``relu1``, ``dropout1``, ``linear2``, …, ``linear3``.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+        TypeError: If a number is not an integer.
+
+    Example:
+        >>> import torch
+        >>> model = VGG(11, 4, num_classes=10, in_channels=1, image_size=8)
+        >>> model(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+
+    Reference:
+        Simonyan and Zisserman, "Very Deep Convolutional Networks", 2015, table 1
+        (arXiv:1409.1556).
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        base_width: int = 64,
+        *,
+        num_classes: int,
+        in_channels: int = 3,
+        image_size: tuple[int, int] | int = 32,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        convolutions = _convolutions(depth)
+        _shared.check_positive(
+            "base_width", base_width, "It is the channels of the first block, 64 by default."
+        )
+        _shared.check_ends(num_classes, in_channels)
+        size = _shared.check_image_size(image_size)
+        _shared.check_dropout(dropout)
+
+        channels = in_channels
+        features: OrderedDict[str, nn.Module] = OrderedDict()
+        for block, (count, widening) in enumerate(zip(convolutions, _WIDENING, strict=True), 1):
+            width = base_width * widening
+            for layer in range(1, count + 1):
+                features[f"conv{block}_{layer}"] = _shared.conv3x3(channels, width)
+                features[f"norm{block}_{layer}"] = nn.BatchNorm2d(width)
+                features[f"relu{block}_{layer}"] = nn.ReLU()
+                channels = width
+            window = _shared.pool_window(size)
+            if window != (1, 1):
+                features[f"pool{block}"] = nn.MaxPool2d(window)
+            size = _shared.pooled(size, window)
+        self.features = nn.Sequential(features)
+
+        head: OrderedDict[str, nn.Module] = OrderedDict()
+        for layer in (1, 2):
+            head[f"linear{layer}"] = nn.Linear(channels, channels, bias=False)
+            head[f"norm{layer}"] = nn.BatchNorm1d(channels)
+            head[f"relu{layer}"] = nn.ReLU()
+            head[f"dropout{layer}"] = nn.Dropout(dropout)
+        head["linear3"] = nn.Linear(channels, num_classes)
+        self.classifier = nn.Sequential(head)
+        _shared.initialise_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, ``num_classes``) of images (batch, channels, height, width)."""
+        logits: Tensor = self.classifier(_shared.global_average(self.features(x)))
+        return logits
+
+
+def _convolutions(depth: int) -> tuple[int, ...]:
+    """Look up the convolutions per block, or say which depths there are."""
+    _shared.check_positive("depth", depth, "A VGG has 11, 13, 16 or 19 weighted layers.")
+    if depth not in _CONVOLUTIONS:
+        below = [known for known in _CONVOLUTIONS if known < depth][-1:]
+        above = [known for known in _CONVOLUTIONS if known > depth][:1]
+        nearest = " and ".join(str(known) for known in below + above)
+        verb = "depths are" if below and above else "depth is"
+        raise ValueError(
+            f"depth must be 11, 13, 16 or 19 for a VGG, got {depth}. The nearest {verb} {nearest}."
+        )
+    return _CONVOLUTIONS[depth]
