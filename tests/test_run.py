@@ -432,6 +432,25 @@ def test_tensorboard_events_are_written(tmp_path):
     assert [e.step for e in events.Scalars("train/running_loss")] == [4, 8, 12]
 
 
+def test_tensorboard_hides_steps_that_are_done_again(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from freezeout.training.tensorboard import TensorBoardObserver
+
+    folder, events = RunFolder(tmp_path / "run"), tmp_path / "events"
+    for stretch in ("killed", "resumed"):
+        board = TensorBoardObserver(events, every=1)
+        if stretch == "killed":
+            with pytest.raises(KilledError):
+                start(small(), folder, [board, KillAt(7)])
+        else:
+            resume(folder, observers=[board])
+        board.close()
+    told = EventAccumulator(str(events))
+    told.Reload()
+    assert [e.step for e in told.Scalars("train/running_loss")] == list(range(1, 13))
+
+
 def test_trainer_wants_resolved_settings():
     with pytest.raises(ValueError, match="padding and flip must be resolved"):
         Trainer(Settings(device="cpu"), load("digits"))

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="freezeout",
         description="Train neural networks for less by progressively freezing layers (FreezeOut).",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"freezeout {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)

@@ -43,6 +43,7 @@ class DisplayObserver(Observer):
         freeze_steps: Sequence[int | None],
         total_steps: int,
         epochs: int,
+        done_steps: int,
     ) -> None:
         """Starts the display."""
         self._total, self._epochs, self._layers = total_steps, epochs, len(layer_names)

@@ -37,6 +37,7 @@ def add_parser(verbs: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     run = parser.add_argument_group("run")
     run.add_argument("--preset", help=f"named settings: {', '.join(PRESETS)}")

@@ -70,8 +70,9 @@ class Observer:
         freeze_steps: Sequence[int | None],
         total_steps: int,
         epochs: int,
+        done_steps: int,
     ) -> None:
-        """The run begins or goes on."""
+        """The run begins, or goes on after `done_steps` optimizer steps."""
 
     def progress(self, progress: Progress) -> None:
         """Some steps are done."""

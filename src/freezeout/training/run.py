@@ -207,6 +207,7 @@ class _Session:
                 schedule.freeze_steps,
                 trainer.total_steps,
                 settings.epochs,
+                trainer.step,
             )
         while not trainer.finished:
             if not self._epoch(interrupt):

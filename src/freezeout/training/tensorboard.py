@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from freezeout.errors import RunError
 from freezeout.freezing import FreezeEvent
 from freezeout.training.observer import EpochRecord, Observer, Progress
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["TensorBoardObserver"]
 
@@ -24,16 +29,15 @@ class TensorBoardObserver(Observer):
     """
 
     def __init__(self, folder: Path, every: int = 10) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
+        if importlib.util.find_spec("tensorboard") is None:
             raise RunError(
                 "--tensorboard needs the package tensorboard, which is not installed. "
                 "Run: pip install 'freezeout[tensorboard]'"
-            ) from error
-        self._writer = SummaryWriter(folder)
+            )
+        self._folder = folder
         self._every = every
         self._layers = 1
+        self._writer: SummaryWriter
 
     def start(
         self,
@@ -42,9 +46,13 @@ class TensorBoardObserver(Observer):
         freeze_steps: Sequence[int | None],
         total_steps: int,
         epochs: int,
+        done_steps: int,
     ) -> None:
-        """Notes how many layers there are."""
+        """Opens the files; what an earlier attempt wrote of steps to be done again is hidden."""
+        from torch.utils.tensorboard import SummaryWriter
+
         self._layers = len(layer_names)
+        self._writer = SummaryWriter(self._folder, purge_step=done_steps + 1)
 
     def progress(self, progress: Progress) -> None:
         """Running loss and accuracy, every few steps."""
@@ -75,4 +83,5 @@ class TensorBoardObserver(Observer):
 
     def close(self) -> None:
         """Writes what is left and closes the files."""
-        self._writer.close()
+        if hasattr(self, "_writer"):
+            self._writer.close()

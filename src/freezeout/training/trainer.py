@@ -65,7 +65,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = _build_model(settings, dataset).to(self.device)
         if settings.channels_last:
-            cast(Any, self.model).to(memory_format=torch.channels_last)  # missing from its types
+            cast("Any", self.model).to(memory_format=torch.channels_last)  # missing from its types
         self.train_data, self.test_data = _loaders(settings, dataset, self.device)
         self.total_steps = settings.epochs * len(self.train_data)
         self.optimizer = _build_optimizer(settings, self.model)

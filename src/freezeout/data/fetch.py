@@ -1,0 +1,124 @@
+"""Fetching official files from their official address. The only module that uses the network."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from freezeout.data import official
+from freezeout.errors import DataError
+
+__all__ = ["default_data_dir", "fetch"]
+
+_LOG = logging.getLogger(__name__)
+_TIMEOUT = 60  # seconds without a byte
+_CHUNK = 1 << 20  # bytes
+
+
+def default_data_dir() -> Path:
+    """Return the folder used when none is given: the user's cache folder for ``freezeout``.
+
+    Raises:
+        DataError: If pooch, which knows where that is, is not installed.
+    """
+    return Path(_pooch().os_cache("freezeout"))
+
+
+def fetch(
+    name: str, root: Path, folder: str = "", *, looked_for: Sequence[str], download: bool
+) -> Path:
+    """Fetch an official file that was not found, and verify its MD5.
+
+    The bytes arrive under a temporary name in the same folder, which is created. They get their
+    final name only when the MD5 is the published one, so an interrupted or damaged download is
+    never taken for the file. The start of a download is logged, at level ``INFO``.
+
+    Args:
+        name: File name, a key of ``official.ADDRESS``.
+        root: The folder of all data.
+        folder: Where inside ``root`` the file goes.
+        looked_for: The places inside ``root`` where nothing was found, for the message.
+        download: Whether the network may be used.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        DataError: If ``download`` is off, the network or the disk fails, or what arrives is not
+            the published file.
+    """
+    url = official.ADDRESS[name]
+    target = root / folder
+    missing = f"{name} was not found under {root} (looked for {', '.join(looked_for)})"
+    by_hand = (
+        "Give the folder that holds it with --data-dir (data_dir=), or download it by hand from "
+        f"{url} into {target}."
+    )
+    if not download:
+        raise DataError(f"{missing}, and downloading is switched off. {by_hand}")
+    pooch = _pooch()
+    _LOG.info("fetching %s to %s", url, target)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with _quiet(pooch), ExitStack() as responses:
+
+            def remember(response: Any, **_: object) -> None:
+                responses.callback(response.close)
+
+            path = pooch.retrieve(
+                url,
+                known_hash=f"md5:{official.MD5[name]}",
+                fname=name,
+                path=target,
+                downloader=pooch.HTTPDownloader(
+                    timeout=_TIMEOUT,
+                    chunk_size=_CHUNK,
+                    # pooch leaves the connection of a failed download open; this closes it.
+                    hooks={"response": remember},
+                ),
+            )
+    # pooch reports a wrong checksum as ValueError; the errors of requests are OSErrors.
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{missing}, and could not be fetched from {url}: {_reason(error)} {by_hand}"
+        ) from error
+    return Path(path)
+
+
+def _pooch() -> ModuleType:
+    try:
+        import pooch
+    except ImportError as error:
+        raise DataError(
+            "finding or fetching this data set without a folder of your own needs pooch, which "
+            "is not installed. Give a folder that holds the data with --data-dir (data_dir=), or "
+            "run: pip install 'freezeout[cli]'."
+        ) from error
+    module: ModuleType = pooch
+    return module
+
+
+@contextmanager
+def _quiet(pooch: ModuleType) -> Iterator[None]:
+    """Keep pooch's own log handler from writing to the terminal: a library does not print."""
+    logger: logging.Logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """Return one line for people; the whole story stays in ``__cause__``."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    # requests wraps a plain "connection refused" into three layers of class names.
+    if "Max retries exceeded" in text and (found := re.search(r"\[Errno -?\d+\] [\w ]+", text)):
+        text = f"no connection ({found.group()})"
+    return text if text.endswith(".") else f"{text}."

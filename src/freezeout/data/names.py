@@ -1,0 +1,35 @@
+"""The names of the data sets."""
+
+from __future__ import annotations
+
+__all__ = ["NAMES", "canonical_name"]
+
+NAMES: tuple[str, ...] = ("digits", "fashion-mnist", "cifar10", "cifar100")
+
+
+def canonical_name(name: str) -> str:
+    """Return the name in :data:`NAMES` that ``name`` spells.
+
+    Case, hyphens, underscores and spaces do not matter.
+
+    Raises:
+        TypeError: If ``name`` is not a string.
+        ValueError: If there is no such data set.
+
+    Example:
+        >>> canonical_name("CIFAR-10"), canonical_name("fashion_mnist")
+        ('cifar10', 'fashion-mnist')
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r}. Choose one of {', '.join(NAMES)}.")
+    known = {_bare(each): each for each in NAMES}
+    if _bare(name) not in known:
+        raise ValueError(
+            f"name must be one of {', '.join(NAMES)}, got {name!r}. Choose one of these, or make "
+            "a freezeout.data.Dataset of your own tensors."
+        )
+    return known[_bare(name)]
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")

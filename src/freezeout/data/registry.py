@@ -1,0 +1,70 @@
+"""Loading a data set by its name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from freezeout.data.cifar import load_cifar
+from freezeout.data.dataset import Dataset
+from freezeout.data.digits import load_digits
+from freezeout.data.fashion_mnist import load_fashion_mnist
+from freezeout.data.fetch import default_data_dir
+from freezeout.data.names import canonical_name
+from freezeout.data.official import CIFAR10, CIFAR100
+from freezeout.errors import DataError
+
+__all__ = ["load"]
+
+
+def load(
+    name: str, *, data_dir: str | os.PathLike[str] | None = None, download: bool = True
+) -> Dataset:
+    """Load a real data set as tensors.
+
+    ``digits`` ships with scikit-learn and needs no file. For the others the official files are
+    looked for under ``data_dir`` and, where they are missing, fetched from their official
+    address. Every file is verified against its published checksum before it is parsed, and no
+    code in it can run. A damaged file is an error; it is never fetched over. For CIFAR a compact
+    copy (:mod:`freezeout.data.compact`) does as well.
+
+    Args:
+        name: One of :data:`freezeout.data.NAMES`; spelling variants as ``"CIFAR-10"`` are fine.
+        data_dir: Folder that holds the files, or receives them; created when something is
+            fetched. ``None`` means the user's cache folder for ``freezeout``.
+        download: Whether missing files may be fetched.
+
+    Returns:
+        The data set, on the CPU.
+
+    Raises:
+        DataError: If files are missing and cannot be fetched, or are damaged, or an optional
+            dependency is not installed.
+        TypeError: If an argument is of another type.
+        ValueError: If there is no such data set.
+
+    Example:
+        >>> load("digits")
+        Dataset('digits': 1437 training and 360 test images of 1x8x8, 10 classes)
+    """
+    name = canonical_name(name)
+    if name == "digits":
+        return load_digits()
+    root = _root(data_dir)
+    if name == "fashion-mnist":
+        return load_fashion_mnist(root, download=download)
+    return load_cifar(CIFAR10 if name == "cifar10" else CIFAR100, root, download=download)
+
+
+def _root(data_dir: str | os.PathLike[str] | None) -> Path:
+    if data_dir is None:
+        return default_data_dir()
+    if not isinstance(data_dir, (str, os.PathLike)):
+        raise TypeError(f"data_dir must be a path or None, got {data_dir!r}. Give a folder.")
+    root = Path(data_dir).expanduser()
+    if root.exists() and not root.is_dir():
+        raise DataError(
+            f"{root} is a file, and --data-dir (data_dir=) must be a folder. Give the folder that "
+            "holds the data sets."
+        )
+    return root

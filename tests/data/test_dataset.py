@@ -1,0 +1,180 @@
+"""Data set, hold-out, augmentation and statistics: what they hold and what they refuse."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from freezeout.data import (
+    NAMES,
+    Augmentation,
+    Dataset,
+    canonical_name,
+    channel_statistics,
+    default_augmentation,
+    hold_out,
+)
+
+
+def parts(**changes):
+    images = torch.arange(6 * 3 * 2 * 4, dtype=torch.uint8).view(6, 3, 2, 4)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    made = {
+        "name": "tiny",
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images[:2] + 100,
+        "test_labels": labels[:2],
+        "classes": ("a", "b", "c"),
+    }
+    return {**made, **changes}
+
+
+class TestDataset:
+    def test_says_what_it_is(self):
+        dataset = Dataset(**parts())
+        assert (dataset.num_classes, dataset.channels, dataset.image_size) == (3, 3, (2, 4))
+        expected = "Dataset('tiny': 6 training and 2 test images of 3x2x4, 3 classes)"
+        assert repr(dataset) == expected
+
+    def test_is_frozen_and_hashable(self):
+        dataset = Dataset(**parts())
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            dataset.name = "other"
+        assert dataset in {dataset}
+        assert dataset != Dataset(**parts())
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "words"),
+        [
+            ({"name": ""}, TypeError, "name must be a non-empty string, got ''"),
+            ({"classes": ["a", "b", "c"]}, TypeError, "classes must be a non-empty tuple"),
+            ({"classes": ()}, TypeError, "classes must be a non-empty tuple"),
+            ({"train_images": torch.zeros(6, 3, 2, 4)}, TypeError, "train_images must be a uint8"),
+            ({"test_images": "x"}, TypeError, "test_images must be a uint8 tensor, got str"),
+            (
+                {"train_images": torch.zeros(6, 2, 4, dtype=torch.uint8)},
+                ValueError,
+                r"train_images must have a shape \(N, C, H, W\) without zeros, got \(6, 2, 4\)",
+            ),
+            (
+                {"test_images": torch.zeros(2, 3, 2, 5, dtype=torch.uint8)},
+                ValueError,
+                r"one shape \(C, H, W\), got \(3, 2, 4\) and \(3, 2, 5\)",
+            ),
+            ({"train_labels": torch.zeros(6)}, TypeError, "train_labels must be an int64 tensor"),
+            ({"test_labels": torch.zeros(3).long()}, ValueError, r"the shape \(2,\), got \(3,\)"),
+            (
+                {"test_labels": torch.tensor([0, 3])},
+                ValueError,
+                r"test_labels must lie in \[0, 2\], got values from 0 to 3",
+            ),
+            ({"test_labels": torch.tensor([-1, 0])}, ValueError, "got values from -1 to 0"),
+        ],
+    )
+    def test_refuses(self, changes, error, words):
+        with pytest.raises(error, match=words):
+            Dataset(**parts(**changes))
+
+
+class TestHoldOut:
+    def test_moves_the_last_training_images(self):
+        dataset = Dataset(**parts())
+        held = hold_out(dataset, 2)
+        assert torch.equal(held.train_images, dataset.train_images[:4])
+        assert torch.equal(held.test_images, dataset.train_images[4:])
+        assert held.train_labels.tolist() == [0, 1, 2, 0]
+        assert held.test_labels.tolist() == [1, 2]
+        assert held.classes == dataset.classes
+        assert len(dataset.train_images) == 6
+
+    @pytest.mark.parametrize("count", [0, 6, -1])
+    def test_refuses_counts_that_leave_nothing(self, count):
+        with pytest.raises(ValueError, match=rf"count must lie in \[1, 5\], got {count}\."):
+            hold_out(Dataset(**parts()), count)
+
+    @pytest.mark.parametrize("count", [0.1, True, "5"])
+    def test_refuses_what_is_no_integer(self, count):
+        with pytest.raises(TypeError, match=f"count must be an integer, got {count!r}"):
+            hold_out(Dataset(**parts()), count)
+
+
+class TestAugmentation:
+    def test_is_a_value(self):
+        assert Augmentation(padding=2) == Augmentation(padding=2, flip=False)
+        assert repr(Augmentation(padding=2)) == "Augmentation(padding=2, flip=False)"
+
+    @pytest.mark.parametrize(
+        ("options", "error", "words"),
+        [
+            ({"padding": -1}, ValueError, "padding must be at least 0, got -1"),
+            ({"padding": 1.5}, TypeError, "padding must be an integer, got 1.5"),
+            ({"padding": True}, TypeError, "padding must be an integer, got True"),
+            ({"flip": 1}, TypeError, "flip must be True or False, got 1"),
+        ],
+    )
+    def test_refuses(self, options, error, words):
+        with pytest.raises(error, match=words):
+            Augmentation(**options)
+
+    def test_defaults(self):
+        assert {name: default_augmentation(name) for name in NAMES} == {
+            "digits": Augmentation(padding=1, flip=False),
+            "fashion-mnist": Augmentation(padding=2, flip=True),
+            "cifar10": Augmentation(padding=4, flip=True),
+            "cifar100": Augmentation(padding=4, flip=True),
+        }
+        assert default_augmentation("CIFAR_10") == default_augmentation("cifar10")
+        with pytest.raises(ValueError, match=r"name must be one of digits, .* got 'svhn'"):
+            default_augmentation("svhn")
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("given_name", "expected"),
+        [
+            *((name, name) for name in NAMES),
+            ("CIFAR-10", "cifar10"),
+            ("cifar_100", "cifar100"),
+            ("Fashion_MNIST", "fashion-mnist"),
+            ("FashionMNIST", "fashion-mnist"),
+        ],
+    )
+    def test_spellings(self, given_name, expected):
+        assert canonical_name(given_name) == expected
+
+    def test_refuses_others(self):
+        with pytest.raises(
+            ValueError, match=r"must be one of digits, fashion-mnist, .* got 'mnist'"
+        ):
+            canonical_name("mnist")
+        with pytest.raises(TypeError, match="name must be a string, got 10"):
+            canonical_name(10)
+
+
+class TestStatistics:
+    @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 2**31))
+    @settings(max_examples=25, deadline=None)
+    def test_equal_those_of_doubles(self, count, channels, seed):
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.randint(256, (count, channels, 3, 4), generator=generator).to(torch.uint8)
+        values = images.double() / 255
+        mean, std = channel_statistics(images)
+        assert mean == pytest.approx(values.mean((0, 2, 3)).tolist(), rel=1e-12)
+        assert std == pytest.approx(values.std((0, 2, 3), correction=0).tolist(), rel=1e-9)
+
+    def test_of_constant_images_are_exact(self):
+        images = torch.full((3, 2, 5, 5), 51, dtype=torch.uint8)
+        assert channel_statistics(images) == ((0.2, 0.2), (0.0, 0.0))
+
+    def test_of_more_images_than_are_counted_at_a_time(self):
+        images = torch.zeros(5000, 1, 1, 2, dtype=torch.uint8)
+        images[4999] = 255
+        (mean,), _ = channel_statistics(images)
+        assert mean == 1 / 5000
+
+    def test_refuses_floats(self):
+        with pytest.raises(TypeError, match="images must be a uint8 tensor, got torch"):
+            channel_statistics(torch.zeros(1, 1, 2, 2))
