@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 from freezeout.models import _shared
 
-__all__ = ["VGG"]
+__all__ = ["VGG", "Head"]
 
 # Convolutions in each of the five blocks; the pools between them have no parameters.
 _CONVOLUTIONS = {
@@ -18,6 +19,39 @@ _CONVOLUTIONS = {
     19: (2, 2, 4, 4, 4),
 }
 _WIDENING = (1, 2, 4, 8, 8)
+
+
+class Head(nn.Module):
+    """Two hidden layers, each with BatchNorm, ReLU and dropout, and the linear classifier.
+
+    One module, because the original FreezeOut script treats all of it as the last layer.
+
+    Args:
+        width: Features in, and values in each hidden layer.
+        num_classes: Number of logits.
+        dropout: Chance in [0, 1) of zeroing a hidden value.
+
+    Attributes:
+        linear1, norm1, linear2, norm2: The hidden layers.
+        linear3: The classifier.
+        dropout: After each hidden layer's ReLU.
+    """
+
+    def __init__(self, width: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width, width, bias=False)
+        self.norm1 = nn.BatchNorm1d(width)
+        self.linear2 = nn.Linear(width, width, bias=False)
+        self.norm2 = nn.BatchNorm1d(width)
+        self.linear3 = nn.Linear(width, num_classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, ``num_classes``) of features (batch, ``width``)."""
+        x = self.dropout(torch.relu(self.norm1(self.linear1(x))))
+        x = self.dropout(torch.relu(self.norm2(self.linear2(x))))
+        logits: Tensor = self.linear3(x)
+        return logits
 
 
 class VGG(nn.Module):
@@ -42,7 +76,7 @@ class VGG(nn.Module):
 
     Attributes:
         features: ``conv1_1``, ``norm1_1``, ``relu1_1``, …, ``pool1``, ``conv2_1``, … in order.
-        classifier: ``linear1``, ``norm1``, ``relu1``, ``dropout1``, ``linear2``, …, ``linear3``.
+        classifier: The head, one module with ``linear1``, ``norm1``, ``linear2``, … inside.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -93,14 +127,7 @@ class VGG(nn.Module):
             size = _shared.pooled(size, window)
         self.features = nn.Sequential(features)
 
-        head: OrderedDict[str, nn.Module] = OrderedDict()
-        for layer in (1, 2):
-            head[f"linear{layer}"] = nn.Linear(channels, channels, bias=False)
-            head[f"norm{layer}"] = nn.BatchNorm1d(channels)
-            head[f"relu{layer}"] = nn.ReLU()
-            head[f"dropout{layer}"] = nn.Dropout(dropout)
-        head["linear3"] = nn.Linear(channels, num_classes)
-        self.classifier = nn.Sequential(head)
+        self.classifier = Head(channels, num_classes, dropout)
         _shared.initialise_(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ _PAPER: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {"model": "resnet-20", "data": "digits", "epochs": 12},
+    "demo": {"model": "wrn-16-4", "data": "digits", "epochs": 18, "threads": 1},
     "paper": _PAPER,
     "paper-densenet": {**_PAPER, "model": "densenet-76-12", "data": "cifar10"},
     "paper-wrn": {**_PAPER, "model": "wrn-40-4", "data": "cifar100"},

@@ -50,7 +50,7 @@ def prepare(settings: Settings) -> tuple[Settings, Dataset]:
         settings: What was asked for.
 
     Returns:
-        The full settings, with `padding`, `flip` and `device` resolved, and the data.
+        The full settings, with `padding`, `flip`, `device` and `threads` resolved, and the data.
 
     Raises:
         DataError: If the data is missing or damaged.
@@ -62,6 +62,7 @@ def prepare(settings: Settings) -> tuple[Settings, Dataset]:
         padding=customary.padding if settings.padding is None else settings.padding,
         flip=customary.flip if settings.flip is None else settings.flip,
         device=str(pick_device(settings.device)),
+        threads=settings.threads or torch.get_num_threads(),
         data_dir=None if settings.data_dir is None else str(Path(settings.data_dir).resolve()),
     )
     dataset = load(settings.data, data_dir=settings.data_dir)
@@ -162,6 +163,7 @@ def _check_same(folder: RunFolder, settings: Settings, saved: Mapping[str, Any])
 
 
 def _go(trainer: Trainer, folder: RunFolder, observers: Sequence[Observer]) -> RunResult:
+    torch.set_num_threads(trainer.settings.threads or torch.get_num_threads())
     session = _Session(trainer, folder, observers)
     remove = trainer.scheduler.freezer.add_listener(session.note_freeze)
     try:

@@ -27,7 +27,8 @@ class Settings:
     """All that decides what a run computes. Every field can be set on the command line and in TOML.
 
     Ranges stand in the help texts, which ``freezeout train --help`` prints. ``None`` means: what is
-    customary for the data set (`padding`, `flip`), all (`train_size`), none (`scale_cap`, `times`).
+    customary for the data set (`padding`, `flip`), all (`train_size`), none (`scale_cap`, `times`),
+    torch's choice (`threads`).
 
     Raises:
         ValueError: If a value is outside its range.
@@ -80,6 +81,9 @@ class Settings:
     )
     channels_last: bool = _setting(True, "memory layout (N, H, W, C)", kind=bool)
     device: str = _setting("auto", "auto, cpu, cuda or cuda:N")
+    threads: int | None = _setting(
+        None, "CPU threads, at least 1 (default: torch's); part of the result's last bits", kind=int
+    )
     seed: int = _setting(0, "seed of weights, order and augmentation, at least 0", kind=int)
     evaluate_every: int = _setting(1, "test after every so many epochs, at least 1", kind=int)
     checkpoint_minutes: float = _setting(
@@ -174,6 +178,7 @@ _LEAST: dict[str, float] = {
     "batch_size": 1,
     "weight_decay": 0,
     "seed": 0,
+    "threads": 1,
     "evaluate_every": 1,
 }
 
