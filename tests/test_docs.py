@@ -1,0 +1,82 @@
+"""Every example in README and docs is run, every command parsed, every link followed."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import freezeout
+from freezeout.cli import _parser
+from freezeout.training.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
+def test_python_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, name(page), "exec"), scope)
+    assert isinstance(scope["scheduler"], freezeout.FreezeOut)
+
+
+def test_the_readme_shows_the_table_that_its_example_prints():
+    scope = {}
+    exec(blocks(ROOT / "README.md", "python")[0], scope)
+    assert str(scope["scheduler"]) + "\n" in blocks(ROOT / "README.md", "text")
+    assert scope["scheduler"].frozen == 2
+
+
+def commands():
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0] == "freezeout":
+                    yield pytest.param(words[1:], id=f"{name(page)}: {' '.join(words)}")
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_commands_are_what_the_program_understands(words):
+    options = _parser().parse_args(words)
+    assert getattr(options, "preset", "paper") in PRESETS
+
+
+def test_make_targets_in_the_readme_exist():
+    targets = re.findall(r"^make ([\w-]+)", "\n".join(blocks(ROOT / "README.md", "bash")), re.M)
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if not target.startswith(("http:", "https:", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_every_preset_is_described():
+    text = (ROOT / "docs" / "training.md").read_text()
+    for preset in PRESETS:
+        assert f"| `{preset}` |" in text
+
+
+def test_departures_from_the_paper_name_tests_that_exist():
+    text = (ROOT / "docs" / "paper.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) >= 10
+    for file, test in named:
+        assert re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.M), f"{file}::{test}"
