@@ -33,7 +33,7 @@ from freezeout.report import (
     measured_saving,
     summary_text,
 )
-from freezeout.report.display import frozen_strip
+from freezeout.report.live import frozen_strip
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 NAMES = ["stem", "body.0", "body.1", "body.2", "head"]
@@ -307,7 +307,7 @@ def test_a_failing_first_drawing_leaves_the_terminal_as_it_was(
             raise KeyboardInterrupt
         return frozen_strip(5, 0, width=80)
 
-    monkeypatch.setattr("freezeout.report.display.frozen_strip", once)
+    monkeypatch.setattr("freezeout.report.live.frozen_strip", once)
     with pytest.raises(KeyboardInterrupt):
         LiveDisplay(console).start(NAMES, FREEZE_STEPS, "t", 2000)
     text = written(console)

@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
     _refuse_launcher()
     # What is slow to import comes after --help and bad usage have been dealt with.
     from freezeout.cli.show import DisplayObserver, finish
-    from freezeout.report.display import make_display
+    from freezeout.report.choose import make_display
     from freezeout.training.folder import RunFolder, next_free
     from freezeout.training.observer import Observer
     from freezeout.training.run import resume, start

@@ -9,16 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from freezeout.report.display import (
-    Display,
-    DisplayMode,
-    EpochLine,
-    LineDisplay,
-    LiveDisplay,
-    SilentDisplay,
-    Status,
-    make_display,
-)
+from freezeout.report.choose import DisplayMode, make_display
+from freezeout.report.display import Display, EpochLine, LineDisplay, SilentDisplay, Status
+from freezeout.report.live import LiveDisplay
 from freezeout.report.summary import (
     DepthCost,
     RunSummary,

@@ -1,50 +1,22 @@
-"""What a run shows while it goes on.
+"""What a run shows while it goes on: the interface, and the two displays without a terminal.
 
-Three displays share one interface: `LiveDisplay` redraws a few lines on a terminal, `LineDisplay`
-writes plain lines to a file or a pipe, `SilentDisplay` shows nothing. `make_display` picks one.
-
-The live display has no thread of its own. It redraws from inside `Display.update`, between two
-steps, so that it never competes with a step that is being timed; and it redraws so seldom that it
-takes about one hundredth of the run at most, on any terminal that draws in ten milliseconds.
+`LineDisplay` writes plain lines to a file or a pipe, `SilentDisplay` shows nothing; `LiveDisplay`,
+in `live`, redraws a few lines on a terminal. `choose.make_display` picks one.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Literal, get_args
+from typing import IO
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
-
+from freezeout.report._text import check_start, encodable, percent
 from freezeout.report.summary import format_seconds
 
-__all__ = [
-    "Display",
-    "DisplayMode",
-    "EpochLine",
-    "LineDisplay",
-    "LiveDisplay",
-    "SilentDisplay",
-    "Status",
-    "frozen_strip",
-    "make_display",
-]
-
-DisplayMode = Literal["auto", "live", "lines", "none"]
-"""``"auto"`` is live on a terminal and lines elsewhere."""
-
-_FROZEN_STYLE = "bright_blue"
-_ACTIVE_STYLE = "yellow"
-_MAX_STRIP_ROWS = 3
+__all__ = ["Display", "EpochLine", "LineDisplay", "SilentDisplay", "Status"]
 
 
 @dataclass(frozen=True)
@@ -163,47 +135,6 @@ class Display(ABC):
         self.stop()
 
 
-def make_display(
-    mode: DisplayMode = "auto",
-    *,
-    console: Console | None = None,
-    stream: IO[str] | None = None,
-) -> Display:
-    """Choose a display.
-
-    Args:
-        mode: ``"live"``, ``"lines"``, ``"none"``, or ``"auto"``: live where the output is a
-            terminal that can move its cursor, lines elsewhere (also where an environment variable
-            asks for colours in a pipe).
-        console: A console to draw on; made from `stream` by default.
-        stream: Where to write; standard output by default.
-
-    Returns:
-        A display that has not started.
-
-    Raises:
-        ValueError: If `mode` is not one of the four, or both `console` and `stream` are given.
-    """
-    if mode not in get_args(DisplayMode):
-        known = ", ".join(repr(name) for name in get_args(DisplayMode))
-        raise ValueError(f"mode must be one of {known}, got {mode!r}. 'auto' suits most uses.")
-    if console is not None and stream is not None:
-        raise ValueError("give a console or a stream, got both. A console has its own stream.")
-    if mode == "none":
-        return SilentDisplay()
-    if console is None:
-        console = Console(file=stream if stream is not None else sys.stdout)
-    if mode == "live" or (mode == "auto" and _can_redraw(console)):
-        return LiveDisplay(console)
-    return LineDisplay(console.file)
-
-
-def _can_redraw(console: Console) -> bool:
-    """Whether cursor movements make sense there; asks the stream, not the environment."""
-    isatty = getattr(console.file, "isatty", None)
-    return bool(isatty and isatty()) and console.is_terminal and not console.is_dumb_terminal
-
-
 class SilentDisplay(Display):
     """Shows nothing."""
 
@@ -215,7 +146,7 @@ class SilentDisplay(Display):
         total_steps: int,
     ) -> None:
         """Check the arguments and show nothing."""
-        _check_start(layer_names, freeze_steps, total_steps)
+        check_start(layer_names, freeze_steps, total_steps)
 
     def update(self, status: Status) -> None:
         """Do nothing."""
@@ -253,7 +184,7 @@ class LineDisplay(Display):
         total_steps: int,
     ) -> None:
         """Write the title and how much is to come."""
-        _check_start(layer_names, freeze_steps, total_steps)
+        check_start(layer_names, freeze_steps, total_steps)
         self._layers = len(layer_names)
         due = sum(step is not None for step in freeze_steps)
         self._write(title)
@@ -268,8 +199,8 @@ class LineDisplay(Display):
         parts = [
             f"epoch {line.epoch:>{width}}/{line.epochs}",
             f"loss {line.train_loss:.4f}",
-            f"train error {_percent(line.train_error)}",
-            f"test error {_percent(line.test_error)}",
+            f"train error {percent(line.train_error)}",
+            f"test error {percent(line.test_error)}",
             f"time {format_seconds(line.seconds)}",
             f"frozen {line.frozen}/{line.layers}",
         ]
@@ -290,309 +221,5 @@ class LineDisplay(Display):
         """Do nothing: every line is out already."""
 
     def _write(self, text: str) -> None:
-        self._stream.write(_encodable(text, self._stream) + "\n")
+        self._stream.write(encodable(text, self._stream) + "\n")
         self._stream.flush()
-
-
-class LiveDisplay(Display):
-    """Redraws a few lines at the foot of a terminal; the epochs scroll by above them.
-
-    While it runs, whatever else is written to standard output or standard error appears above the
-    live lines. `stop` brings the cursor and both streams back.
-
-    Args:
-        console: The console to draw on; one on standard output by default.
-        clock: Seconds from any start that never run backwards.
-        min_interval: Least time between two redraws by `update`, in seconds. Where
-            redrawing is slow the pause is a hundred times as long as a redraw, up to one second.
-    """
-
-    def __init__(
-        self,
-        console: Console | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        min_interval: float = 0.1,
-    ) -> None:
-        self._console = console if console is not None else Console()
-        self._clock = clock
-        self._min_interval = min_interval
-        self._next_redraw = -math.inf
-        self._live: Live | None = None
-        self._view = _View(("",), (None,), 1)
-        self._header_shown = False
-
-    def start(
-        self,
-        layer_names: Sequence[str],
-        freeze_steps: Sequence[int | None],
-        title: str,
-        total_steps: int,
-    ) -> None:
-        """Print the title and open the live lines."""
-        _check_start(layer_names, freeze_steps, total_steps)
-        self.stop()
-        self._header_shown = False
-        self._view = _View(
-            tuple(_encodable(name, self._console.file) for name in layer_names),
-            tuple(freeze_steps),
-            total_steps,
-        )
-        self._print(Text(title, style="bold"), wrap=True)
-        # No thread: see the head of this file.
-        live = Live(self._view, console=self._console, auto_refresh=False, vertical_overflow="crop")
-        self._live = live
-        self._next_redraw = -math.inf
-        try:
-            live.start(refresh=True)
-        except BaseException:
-            self.stop()
-            raise
-
-    def update(self, status: Status) -> None:
-        """Keep the status; redraw if the last redraw is long enough ago."""
-        self._view.status = status
-        self._redraw_if_due()
-
-    def epoch(self, line: EpochLine) -> None:
-        """Print the epoch's row above the live lines, under a header the first time."""
-        widths = _column_widths(line)
-        if not self._header_shown:
-            self._header_shown = True
-            self._print(Text(_row(_COLUMNS, widths), style="dim"))
-        saved = "-" if line.saved_seconds is None else format_seconds(line.saved_seconds)
-        cells = (
-            f"{line.epoch}/{line.epochs}",
-            _loss(line.train_loss),
-            _percent(line.train_error),
-            _percent(line.test_error),
-            format_seconds(line.seconds),
-            f"{line.frozen}/{line.layers}",
-            saved,
-        )
-        self._print(Text(_row(cells, widths)))
-
-    def freeze(self, index: int, name: str, step: int) -> None:
-        """Show the layer as frozen from the next redraw on; no line of its own."""
-        self._view.frozen = max(self._view.frozen, index + 1)
-        self._redraw_if_due()
-
-    def message(self, text: str) -> None:
-        """Print the sentence above the live lines."""
-        self._print(Text(text), wrap=True)
-
-    def stop(self) -> None:
-        """Draw a last time, then leave the terminal as it was."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
-
-    def _redraw_if_due(self) -> None:
-        now = self._clock()
-        if self._live is None or now < self._next_redraw:
-            return
-        self._live.refresh()
-        done = self._clock()
-        self._next_redraw = done + max(self._min_interval, min(1.0, 100 * (done - now)))
-
-    def _print(self, text: Text, *, wrap: bool = False) -> None:
-        text.plain = _encodable(text.plain, self._console.file)
-        # Cropped, not shortened with an ellipsis, which not every terminal can show.
-        self._console.print(text, no_wrap=not wrap, overflow="fold" if wrap else "crop")
-
-
-class _View:
-    """The live lines. Their number depends on the width only, so nothing jumps."""
-
-    def __init__(
-        self, names: tuple[str, ...], freeze_steps: tuple[int | None, ...], total_steps: int
-    ) -> None:
-        self.names = names
-        self.freeze_steps = freeze_steps
-        self.total_steps = total_steps
-        self._status: Status | None = None
-        self.frozen = 0
-
-    @property
-    def status(self) -> Status | None:
-        return self._status
-
-    @status.setter
-    def status(self, status: Status) -> None:
-        self._status = status
-        self.frozen = status.frozen
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width
-        ascii_only = options.ascii_only or options.legacy_windows
-        yield self._bar()
-        yield from _flow(self._fields(), width)
-        yield frozen_strip(len(self.names), self.frozen, width=width, ascii_only=ascii_only)
-        yield self._next_freeze(width, ascii_only=ascii_only)
-
-    def _bar(self) -> Table:
-        status = self._status
-        step = 0 if status is None else status.step
-        position = (
-            f"{100 * step // self.total_steps:3d} %  step {step:>{_digits(self.total_steps)},}"
-        )
-        position += f"/{self.total_steps:,}"
-        if status is not None:
-            position += f"  epoch {status.epoch:>{len(str(status.epochs))}}/{status.epochs}"
-        grid = Table.grid(expand=True, padding=(0, 1), pad_edge=False)
-        grid.add_column(ratio=1)
-        grid.add_column(no_wrap=True, overflow="crop")
-        bar = ProgressBar(
-            total=self.total_steps,
-            completed=min(step, self.total_steps),
-            complete_style=_FROZEN_STYLE,
-            finished_style=_FROZEN_STYLE,
-        )
-        grid.add_row(bar, Text(position))
-        return grid
-
-    def _fields(self) -> list[Text]:
-        status = self._status
-        loss = "-" if status is None else _loss(status.loss)
-        accuracy = "-" if status is None else _percent(status.accuracy, decimals=1)
-        left = None if status is None else status.seconds_left
-        saved = None if status is None else status.saved_seconds
-        return [
-            _field("loss", loss, 6),
-            _field("accuracy", accuracy, 7),
-            _field("left", "-" if left is None else format_seconds(left), 8),
-            _field("saved", "-" if saved is None else format_seconds(saved), 8),
-        ]
-
-    def _next_freeze(self, width: int, *, ascii_only: bool) -> Text:
-        layers = len(self.names)
-        text = Text(f"{self.frozen:>{len(str(layers))}}/{layers} frozen", style=_FROZEN_STYLE)
-        coming = next(
-            (i for i in range(self.frozen, layers) if self.freeze_steps[i] is not None), None
-        )
-        if coming is None:
-            rest = ", no more to come" if self.frozen else ", none will freeze"
-        else:
-            when = f" at step {self.freeze_steps[coming]:,}"
-            room = width - text.cell_len - len(", next: ") - len(when)
-            rest = f", next: {_tail(self.names[coming], room, ascii_only=ascii_only)}{when}"
-        text.append(rest, style="default")
-        text.no_wrap = True
-        text.overflow = "crop"
-        return text
-
-
-def frozen_strip(layers: int, frozen: int, *, width: int, ascii_only: bool = False) -> Text:
-    """Draw which layers are frozen, one cell per layer from the input on.
-
-    A frozen layer is a blue snowflake (``*`` in ASCII), an active one a yellow bar (``|``). More
-    layers than fit into one line go on in the next. Where three lines are not enough, a cell stands
-    for several layers, and one of which only some are frozen is hollow (``+``).
-
-    Args:
-        layers: Number of layers, at least 1.
-        frozen: Length of the frozen prefix, 0 to `layers`.
-        width: Columns to fill at most, at least 1.
-        ascii_only: Whether the terminal knows ASCII alone.
-
-    Returns:
-        One to three lines, none wider than `width`; their number does not depend on `frozen`.
-
-    Raises:
-        ValueError: If an argument is outside its range.
-    """
-    if not 0 <= frozen <= layers or layers < 1:
-        raise ValueError(
-            f"frozen must lie between 0 and the number of layers, at least 1; got {frozen} of "
-            f"{layers}. It is the length of the frozen prefix."
-        )
-    if width < 1:
-        raise ValueError(f"width must be at least 1 column, got {width}. Try 80.")
-    cold, warm, mixed = ("*", "|", "+") if ascii_only else ("❄", "▮", "▯")
-    group = math.ceil(layers / (width * _MAX_STRIP_ROWS))
-    cells = math.ceil(layers / group)
-    rows = math.ceil(cells / width)
-    per_row = math.ceil(cells / rows)
-    gap = " " if rows == 1 and 2 * cells - 1 <= width else ""
-    text = Text(no_wrap=True)
-    for cell in range(cells):
-        if cell:
-            text.append("\n" if cell % per_row == 0 else gap)
-        first, end = cell * group, min((cell + 1) * group, layers)
-        if end <= frozen:
-            text.append(cold, style=_FROZEN_STYLE)
-        elif first < frozen:
-            text.append(mixed, style=_FROZEN_STYLE)
-        else:
-            text.append(warm, style=_ACTIVE_STYLE)
-    return text
-
-
-_COLUMNS = ("epoch", "loss", "train err", "test err", "time", "frozen", "saved")
-
-
-def _column_widths(line: EpochLine) -> tuple[int, ...]:
-    epoch = 2 * len(str(line.epochs)) + 1
-    frozen = 2 * len(str(line.layers)) + 1
-    return (max(5, epoch), 7, 9, 8, 8, max(6, frozen), 8)
-
-
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-
-def _field(name: str, value: str, width: int) -> Text:
-    return Text.assemble((f"{name} ", "dim"), f"{value:<{width}}")
-
-
-def _flow(fields: Sequence[Text], width: int) -> list[Text]:
-    """Put fields side by side as long as they fit, then begin a new line."""
-    lines: list[Text] = []
-    for field in fields:
-        if lines and lines[-1].cell_len + 2 + field.cell_len <= width:
-            lines[-1].append("  ").append_text(field)
-        else:
-            lines.append(field.copy())
-    for line in lines:
-        line.no_wrap = True
-        line.overflow = "crop"
-    return lines
-
-
-def _percent(value: float | None, *, decimals: int = 2) -> str:
-    return "-" if value is None else f"{value:.{decimals}f} %"
-
-
-def _loss(value: float) -> str:
-    """Write a loss in at most six characters for the sizes that occur."""
-    size = abs(value)
-    return f"{value:.4f}" if size < 9.9999 else f"{value:.3f}" if size < 99.999 else f"{value:.4g}"
-
-
-def _digits(number: int) -> int:
-    return len(f"{number:,}")
-
-
-def _tail(name: str, room: int, *, ascii_only: bool) -> str:
-    """Shorten a name to its end, where dotted names differ."""
-    mark = "..." if ascii_only else "…"
-    if len(name) <= room:
-        return name
-    return mark + name[len(name) - max(1, room - len(mark)) :]
-
-
-def _encodable(text: str, stream: object) -> str:
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
-
-
-def _check_start(
-    layer_names: Sequence[str], freeze_steps: Sequence[int | None], total_steps: int
-) -> None:
-    if not layer_names or len(layer_names) != len(freeze_steps):
-        raise ValueError(
-            "layer_names and freeze_steps must be equally long and not empty, got "
-            f"{len(layer_names)} and {len(freeze_steps)}. Use None for a layer that never freezes."
-        )
-    if total_steps < 1:
-        raise ValueError(f"total_steps must be at least 1, got {total_steps}. Count all epochs.")
