@@ -384,6 +384,34 @@ def test_every_variant_trains_and_resumes_to_the_same_bits(tmp_path, changes):
     assert (first["event"], last["event"], last["finished"]) == ("start", "end", True)
 
 
+def test_threads_and_kernels_are_put_back(tmp_path):
+    before = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    seen = []
+
+    class Watch(Observer):
+        def progress(self, progress):
+            seen.append((torch.get_num_threads(), torch.backends.cudnn.deterministic))
+
+    train(tmp_path / "run", observers=(Watch(),), threads=2, epochs=1)
+    assert set(seen) == {(2, True)}
+    assert (torch.get_num_threads(), torch.backends.cudnn.deterministic) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("model", ["resnet-8-8", "densenet-10-4", "wrn-10-1", "vgg11-4"])
+def test_on_a_gpu_a_killed_run_resumes_to_the_same_bits(tmp_path, model, precision):
+    # Loss and freezes are read after every window of 20 steps there.
+    changes = {"device": "cuda", "model": model, "precision": precision, "epochs": 12}
+    one = train(tmp_path / "one", **changes)
+    folder = RunFolder(tmp_path / "two")
+    with pytest.raises(KilledError):
+        start(small(**changes), folder, [KillAt(20)])
+    resume(folder)
+    assert_same_end(one, folder)
+    assert one.read_log()[0]["device"].startswith("cuda")
+
+
 def test_bf16_runs_in_bf16(tmp_path):
     settings = small(precision="bf16", padding=1, flip=False)
     trainer = Trainer(settings, run_module.prepare(settings)[1])

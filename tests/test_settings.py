@@ -31,6 +31,8 @@ BAD = [
     ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N, got 'tpu'."),
     ({"device": "cuda:x"}, "device must be auto, cpu, cuda or cuda:N, got 'cuda:x'."),
     ({"seed": -1}, "seed must be at least 0, got -1."),
+    ({"threads": 0}, "threads must be at least 1, got 0."),
+    ({"deterministic": 1}, "deterministic must be true or false, got 1."),
     ({"train_size": 1}, "train_size must be at least 2, got 1."),
     ({"holdout": -1}, "holdout must be at least 0, got -1."),
     ({"padding": -1}, "padding must be at least 0, got -1."),
@@ -72,7 +74,8 @@ def test_toml_round_trip_keeps_every_value(tmp_path):
     assert Settings.from_dict(read_toml(file)) == settings
     # What is None is left out, for TOML has no such value.
     assert "scale_cap" not in read_toml(file)
-    assert len(read_toml(file)) == len(fields(Settings)) - 2  # train_size and scale_cap
+    absent = {"train_size", "scale_cap", "threads"}
+    assert read_toml(file).keys() == {f.name for f in fields(Settings)} - absent
 
 
 def test_broken_toml_names_file_and_line(tmp_path):
@@ -123,3 +126,16 @@ def test_schedule_comes_from_the_settings():
     schedule = Settings(t0=0.5, spacing="linear", scaled=False, warmup_steps=7).schedule
     assert (schedule.t0, schedule.spacing, schedule.scaled) == (0.5, "linear", False)
     assert schedule.warmup_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({}, "resnet-20 on digits, cubic, t0 = 0.8"),
+        ({"t0": 0.5, "spacing": "linear", "scaled": False}, ", linear, t0 = 0.5, unscaled"),
+        ({"t0": 1.0}, "resnet-20 on digits, no freezing"),
+        ({"times": (0.5, 1.0)}, "resnet-20 on digits, explicit freeze times"),
+    ],
+)
+def test_a_title_says_what_runs(changes, title):
+    assert Settings(**changes).title.endswith(title)

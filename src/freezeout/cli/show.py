@@ -152,7 +152,7 @@ def _draw(trainer: Trainer, folder: RunFolder) -> None:
         freeze_steps=schedule.freeze_steps,
         step_times=[(w.end, w.seconds, w.frozen) for w in windows[::every]],
         total_steps=total,
-        title=f"{trainer.settings.model} on {trainer.settings.data}",
+        title=trainer.settings.title,
         base_rate=trainer.settings.lr,
         done_steps=trainer.step,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -101,6 +102,7 @@ def start(settings: Settings, folder: RunFolder, observers: Sequence[Observer] =
         FreezeOutError: If it cannot start or go on; what was saved stays.
     """
     folder.check_empty()
+    _announce(settings, observers)
     settings, dataset = prepare(settings)
     trainer = Trainer(settings, dataset)
     folder.create(settings)
@@ -144,11 +146,19 @@ def resume(
             )
     state = load_checkpoint(folder.checkpoint)
     _check_same(folder, settings, state.get("settings", {}))
+    _announce(settings, observers)
     settings, dataset = prepare(replace(settings, **dict(changes or {})))
     trainer = Trainer(settings, dataset)
     trainer.load_state_dict(state)
     folder.rewind_log(trainer.step)
     return _go(trainer, folder, observers)
+
+
+def _announce(settings: Settings, observers: Sequence[Observer]) -> None:
+    """Reading or fetching a large data set takes a while."""
+    if settings.data != "digits":
+        for observer in observers:
+            observer.message(f"reading {settings.data} ...")
 
 
 def _check_same(folder: RunFolder, settings: Settings, saved: Mapping[str, Any]) -> None:
@@ -163,15 +173,27 @@ def _check_same(folder: RunFolder, settings: Settings, saved: Mapping[str, Any])
 
 
 def _go(trainer: Trainer, folder: RunFolder, observers: Sequence[Observer]) -> RunResult:
-    torch.set_num_threads(trainer.settings.threads or torch.get_num_threads())
     session = _Session(trainer, folder, observers)
     remove = trainer.scheduler.freezer.add_listener(session.note_freeze)
     try:
-        with _Interrupt() as interrupt:
+        with _machine(trainer.settings), _Interrupt() as interrupt:
             session.train(interrupt)
     finally:
         remove()
     return RunResult(trainer, not trainer.finished, session.seconds())
+
+
+@contextmanager
+def _machine(settings: Settings) -> Iterator[None]:
+    """Threads and kernels as the settings want them; as before on leaving."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or threads)
+    exact = settings.deterministic
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Session:
@@ -204,7 +226,7 @@ class _Session:
         schedule = trainer.scheduler
         for observer in self.observers:
             observer.start(
-                f"{settings.model} on {settings.data}",
+                settings.title,
                 schedule.layers.names,
                 schedule.freeze_steps,
                 trainer.total_steps,

@@ -84,6 +84,9 @@ class Settings:
     threads: int | None = _setting(
         None, "CPU threads, at least 1 (default: torch's); part of the result's last bits", kind=int
     )
+    deterministic: bool = _setting(
+        True, "on a GPU: only kernels that give the same bits every time", kind=bool
+    )
     seed: int = _setting(0, "seed of weights, order and augmentation, at least 0", kind=int)
     evaluate_every: int = _setting(1, "test after every so many epochs, at least 1", kind=int)
     checkpoint_minutes: float = _setting(
@@ -133,6 +136,17 @@ class Settings:
             scale_cap=self.scale_cap,
             times=self.times,
         )
+
+    @property
+    def title(self) -> str:
+        """Network, data and schedule in a few words."""
+        if self.times is not None:
+            schedule = "explicit freeze times"
+        elif self.t0 == 1.0:
+            schedule = "no freezing"
+        else:
+            schedule = f"{self.spacing}, t0 = {self.t0:g}"
+        return f"{self.model} on {self.data}, {schedule}{'' if self.scaled else ', unscaled'}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without those that are ``None``: what TOML and a checkpoint can hold."""

@@ -37,6 +37,7 @@ class TensorBoardObserver(Observer):
         self._folder = folder
         self._every = every
         self._layers = 1
+        self._latest = 0
         self._writer: SummaryWriter
 
     def start(
@@ -51,12 +52,13 @@ class TensorBoardObserver(Observer):
         """Opens the files; what an earlier attempt wrote of steps to be done again is hidden."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._layers = len(layer_names)
+        self._layers, self._latest = len(layer_names), done_steps
         self._writer = SummaryWriter(self._folder, purge_step=done_steps + 1)
 
     def progress(self, progress: Progress) -> None:
         """Running loss and accuracy, every few steps."""
-        if progress.step % self._every == 0:
+        if progress.step - self._latest >= self._every:
+            self._latest = progress.step
             self._writer.add_scalar("train/running_loss", progress.loss, progress.step)
             self._writer.add_scalar("train/running_accuracy", progress.accuracy, progress.step)
 
