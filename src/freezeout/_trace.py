@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,15 +20,15 @@ __all__ = ["Trace", "trace"]
 class Trace:
     """When each module and each parameter was used in one forward pass.
 
-    Times count module calls and torch functions from 0. A context is the unit that was running.
+    Times count module calls and torch functions from 0. A context is the part that was running.
     """
 
     def __init__(self) -> None:
         self.now = 0
-        self.running: list[Unit] = []
+        self.running: list[int] = []  # id(module) of the parts that are running
         self.calls: dict[int, list[int]] = {}  # id(module) -> times
-        self.units: list[tuple[int, Unit]] = []  # (time, unit) of every call of a part of a unit
-        self.uses: dict[int, list[tuple[int, Unit | None]]] = {}  # id(parameter) -> (time, context)
+        self.parts: list[tuple[int, int]] = []  # (time, id(module)) of every call of a part
+        self.uses: dict[int, list[tuple[int, int | None]]] = {}  # id(parameter) -> (time, context)
 
     def use(self, parameter: nn.Parameter) -> None:
         """Notes that a torch function took a parameter."""
@@ -43,7 +44,9 @@ class Trace:
 
         A unit whose modules are never called runs all the same where a function takes its weights.
         """
-        times = [t for t, other in self.units if other is unit]
+        weighty = [module for _, module in unit.parts if any(True for _ in module.parameters())]
+        modules = weighty or [module for _, module in unit.parts]
+        times = [t for module in modules for t in self.calls.get(id(module), ())]
         if not times:
             times = [t for _, p in unit.named_parameters() for t, _ in self.uses.get(id(p), ())]
         return max(times, default=None)
@@ -58,31 +61,43 @@ class Trace:
         if not uses:
             return len(units) - 1
         time, context = uses[0] if default is None else uses[-1]
+        index = _index(units)
         if context is not None:
-            return next(i for i, unit in enumerate(units) if unit is context)
-        if default is not None and all(unit is not units[default] for _, unit in self.units):
+            return index[context]
+        if default is not None and all(index.get(part) != default for _, part in self.parts):
             return default
-        return self._next_after(time, units)
+        return self._next_after(time, index, len(units) - 1)
 
     def place_loose_modules(
-        self, model: nn.Module, units: Sequence[Unit], owner: dict[int, int]
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        owner: dict[int, int],
+        parameter_owner: Mapping[int, int],
     ) -> None:
-        """Gives modules without parameters, outside every unit, to the unit they last followed."""
+        """Gives modules without parameters, outside every unit, to the last unit they may follow.
+
+        Both what ran and which parameters were used before count: a dropout after a sum with a
+        position embedding must not freeze before that embedding does.
+        """
+        index = _index(units)
+        events = [(t, index[part]) for t, part in self.parts if part in index]
+        for p in model.parameters():
+            events += [(t, parameter_owner[id(p)]) for t, _ in self.uses.get(id(p), ())]
         for module in model.modules():
             is_loose = id(module) not in owner and not any(True for _ in module.children())
             if is_loose and id(module) in self.calls:
                 last = self.calls[id(module)][-1]
-                before = [(t, unit) for t, unit in self.units if t < last]
+                before = [i for t, i in events if t < last]
                 if before:
-                    latest = max(before, key=lambda pair: pair[0])[1]
-                    owner[id(module)] = next(i for i, u in enumerate(units) if u is latest)
+                    owner[id(module)] = max(before)
 
-    def _next_after(self, time: int, units: Sequence[Unit]) -> int:
-        following = [(t, unit) for t, unit in self.units if t >= time]
-        if not following:
-            return len(units) - 1
-        first = min(following, key=lambda pair: pair[0])[1]
-        return next(i for i, unit in enumerate(units) if unit is first)
+    def _next_after(self, time: int, index: dict[int, int], last: int) -> int:
+        return next((index[part] for t, part in self.parts if t >= time and part in index), last)
+
+
+def _index(units: Sequence[Unit]) -> dict[int, int]:
+    return {id(module): i for i, unit in enumerate(units) for _, module in unit.parts}
 
 
 def trace(model: nn.Module, units: Sequence[Unit], example: Any) -> Trace:
@@ -104,6 +119,7 @@ def trace(model: nn.Module, units: Sequence[Unit], example: Any) -> Trace:
         with (
             _undisturbed(model),
             _watching(model, units, seen),
+            _uncompiled(),
             torch.no_grad(),
             _Uses(model, seen),
         ):
@@ -161,20 +177,27 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Runs compiled modules as they are written: compiling them for one pass would take minutes."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 @contextmanager
 def _watching(model: nn.Module, units: Sequence[Unit], seen: Trace) -> Iterator[None]:
-    part_of = {id(module): unit for unit in units for _, module in unit.parts}
+    parts = {id(module) for unit in units for _, module in unit.parts}
 
     def enter(module: nn.Module, args: Any) -> None:
         seen.now += 1
         seen.calls.setdefault(id(module), []).append(seen.now)
-        unit = part_of.get(id(module))
-        if unit is not None:
-            seen.units.append((seen.now, unit))
-            seen.running.append(unit)
+        if id(module) in parts:
+            seen.parts.append((seen.now, id(module)))
+            seen.running.append(id(module))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if id(module) in part_of:
+        if id(module) in parts:
             seen.running.pop()
 
     handles = []
@@ -192,7 +215,8 @@ def _watching(model: nn.Module, units: Sequence[Unit], seen: Trace) -> Iterator[
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; modes, buffers and random state as before on leaving."""
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    registers = [(module, dict(module._buffers)) for module in model.modules()]
+    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.is_cuda}
     with torch.random.fork_rng(devices=[d.index for d in devices]):
         for module, _ in modes:
@@ -202,6 +226,9 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            for module, register in registers:  # a forward pass may replace a buffer
+                module._buffers.clear()
+                module._buffers.update(register)
             with torch.no_grad():
-                for buffer, value in buffers:
+                for buffer, value in values:
                     buffer.copy_(value)

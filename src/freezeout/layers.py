@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, overload
 
 from torch import nn
 
-from freezeout._cut import Unit, cut, cut_by_names
+from freezeout._cut import Unit, cut_by_names, find_atoms, group
 from freezeout._trace import Trace, trace
 from freezeout.errors import SplitError
 
@@ -106,8 +106,8 @@ class Layers(Sequence[Layer]):
         of_module = {id(m): layer.index for layer in self for m in layer.modules}
         found = []
         for names in self.ties:
-            owners = [self.model.get_submodule(name.rpartition(".")[0]) for name in names]
-            users = [of_module[id(m)] for m in owners if id(m) in of_module]
+            around = [m for name in names for m in _modules_around(self.model, name)]
+            users = [of_module[id(m)] for m in around if id(m) in of_module]
             index = self.index_of(self.model.get_parameter(names[0]))
             if index is not None and users and min(users) < index:
                 found.append((names, min(users), index))
@@ -158,12 +158,14 @@ def split_layers(
     """Cuts a model into an ordered list of layers.
 
     Without `layers`, blocks are found in the module tree: ``nn.Sequential`` and ``nn.ModuleList``
-    are opened, and so is any module that holds a stack of blocks; a block is one layer; a
-    normalisation joins the convolution or linear map before it, and where it follows a block (a
-    final norm) what comes after it. Without `example`, the order is that of definition.
+    are opened, and so is any module that holds a stack of blocks, unless it is itself one of
+    several with the same shapes. A block is one layer; a normalisation joins the convolution or
+    linear map before it, and where it follows a block (a final norm) what comes after it. Without
+    `example`, the order is that of definition.
 
-    With `example`, the model runs once on it (in evaluation mode, without gradients; modes, buffers
-    and random state are put back), and layers are ordered as they were executed.
+    With `example`, the model runs once on it (in evaluation mode, without gradients or compilation;
+    modes, buffers and random state are put back), and layers are formed and ordered as they were
+    executed.
 
     Parameters that sit on a container (``cls_token``, ``pos_embed``) belong to the first layer that
     uses them, or without an example to the first layer within the container. A tied weight or a
@@ -182,7 +184,8 @@ def split_layers(
 
     Raises:
         SplitError: If the model cannot be cut; the message says why, and what to pass.
-        TypeError: If `model` is no module.
+        TypeError: If `model` is no module, or `layers` holds something else than names and modules.
+        ValueError: If `layers` or an entry of it is empty.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -192,13 +195,26 @@ def split_layers(
             1  2             18
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}. "
+            "Pass the model that is being trained."
+        )
     model = unwrap(model)
     _check_parameters(model)
-    units = cut(model) if layers is None else cut_by_names(model, layers)
-    seen = None if example is None else trace(model, units, example)
-    if seen is not None:
-        units = _in_order(units, seen)
+    if layers is None:
+        units, seen = _find(model, example)
+    else:
+        units = cut_by_names(model, layers)
+        seen = None if example is None else trace(model, units, example)
+        if seen is not None:
+            units = _in_order(units, seen)
+    if not units and seen is not None:
+        raise SplitError(
+            f"the example runs no module of {type(model).__name__} that has parameters, so it "
+            "gives no order. Pass an input as in training, or leave example out."
+        )
+    if not units:
+        raise SplitError(_too_few(model, []))
     built, ties = _assign(model, units, seen)
     if len(built) < 2:
         raise SplitError(_too_few(model, built))
@@ -220,6 +236,12 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def _modules_around(model: nn.Module, parameter_name: str) -> list[nn.Module]:
+    """The module that holds a parameter, and those around it; the model itself is left out."""
+    path = parameter_name.split(".")[:-1]
+    return [model.get_submodule(".".join(path[: i + 1])) for i in range(len(path))]
+
+
 def _check_parameters(model: nn.Module) -> None:
     parameters = list(model.named_parameters())
     if not parameters:
@@ -233,6 +255,20 @@ def _check_parameters(model: nn.Module) -> None:
                 f"parameter {name!r} is lazy and has no shape yet. "
                 "Run the model once on an example input before cutting it."
             )
+
+
+def _find(model: nn.Module, example: Any) -> tuple[list[Unit], Trace | None]:
+    """Units of a model in order of definition, or with an example of execution."""
+    atoms = find_atoms(model)
+    if example is None:
+        return group(atoms), None
+    seen = trace(model, [atom.unit for atom in atoms], example)
+    placed = [(seen.position(atom.unit), atom) for atom in atoms]
+    ran = sorted(((t, atom) for t, atom in placed if t is not None), key=lambda pair: pair[0])
+    units = group([atom for _, atom in ran])
+    if units:
+        units[-1].idle += [(atom.name, atom.module) for t, atom in placed if t is None]
+    return units, seen
 
 
 def _in_order(units: Sequence[Unit], seen: Trace) -> list[Unit]:
@@ -258,7 +294,9 @@ def _assign(
             names.setdefault(id(p), []).append(name)
     if seen is not None:
         for p in model.parameters():
-            owner[id(p)] = seen.owner(p, units, default=owner.get(id(p)))
+            # One on a container that only training uses (a mask token) goes where its place says.
+            if id(p) in owner or seen.used(p):
+                owner[id(p)] = seen.owner(p, units, default=owner.get(id(p)))
     for name, p in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(p), [])
         if name not in names[id(p)]:
@@ -270,7 +308,7 @@ def _assign(
         for module in unit.all_modules():
             modules[id(module)] = position
     if seen is not None:
-        seen.place_loose_modules(model, units, modules)
+        seen.place_loose_modules(model, units, modules, owner)
 
     parameters_of: list[list[tuple[str, nn.Parameter]]] = [[] for _ in units]
     for name, p in model.named_parameters():
@@ -285,13 +323,20 @@ def _assign(
     for unit, parameters, own in zip(units, parameters_of, modules_of, strict=True):
         waiting += own
         if parameters:
-            built.append(Layer(len(built), unit.name, tuple(waiting), tuple(parameters)))
+            name = _main_part(unit, {id(p) for _, p in parameters})
+            built.append(Layer(len(built), name, tuple(waiting), tuple(parameters)))
             waiting = []
     if waiting and built:
         tail = built.pop()
         built.append(Layer(tail.index, tail.name, (*tail.modules, *waiting), tail.parameters))
     ties = [tuple(shared) for shared in names.values() if len(shared) > 1]
     return built, ties
+
+
+def _main_part(unit: Unit, owned: set[int]) -> str:
+    """Name of the part with the most parameters among those that the layer owns."""
+    sizes = [sum(p.numel() for p in m.parameters() if id(p) in owned) for _, m in unit.parts]
+    return unit.names[sizes.index(max(sizes))]
 
 
 def _first_inside(parameter_name: str, units: Sequence[Unit], last: int) -> int:

@@ -18,7 +18,17 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias, TypeGuard, get_args
+from typing import Any, Literal, TypeAlias
+
+from freezeout._schedule_checks import (
+    SPACINGS,
+    check_anneal,
+    check_cap,
+    check_integer,
+    check_spacing,
+    check_t0,
+    check_times,
+)
 
 __all__ = [
     "Anneal",
@@ -41,7 +51,7 @@ Curve: TypeAlias = Callable[[float], float]
 Anneal: TypeAlias = Literal["cosine", "linear"] | Curve | None
 """Name of an annealing curve, a curve of your own, or ``None`` to leave the rates alone."""
 
-_POWER: dict[str, int] = {"linear": 1, "squared": 2, "cubic": 3}
+_POWER = dict(zip(SPACINGS, (1, 2, 3), strict=True))
 
 
 def freeze_times(num_layers: int, t0: float, *, spacing: Spacing = "cubic") -> tuple[float, ...]:
@@ -71,9 +81,9 @@ def freeze_times(num_layers: int, t0: float, *, spacing: Spacing = "cubic") -> t
     Reference:
         Brock et al., "FreezeOut", 2017, section 2 (arXiv:1706.04983).
     """
-    _check_integer("num_layers", num_layers, 1, "A model has one or more layers.")
-    _check_t0(t0)
-    _check_spacing(spacing)
+    check_integer("num_layers", num_layers, 1, "A model has one or more layers.")
+    check_t0(t0)
+    check_spacing(spacing)
     power = _POWER[spacing]
     last = num_layers - 1
     times = [(t0 + (1.0 - t0) * i / last) ** power for i in range(last)]
@@ -110,8 +120,8 @@ def initial_scales(
     Reference:
         Brock et al., "FreezeOut", 2017, section 2.1; the cap is ours.
     """
-    _check_times(times)
-    _check_cap(cap)
+    check_times(times)
+    check_cap(cap)
     if not scaled:
         return (1.0,) * len(times)
     limit = math.inf if cap is None else cap
@@ -136,7 +146,7 @@ def annealing(anneal: Anneal) -> Curve:
         >>> annealing("cosine")(0.5)
         0.5
     """
-    _check_anneal(anneal)
+    check_anneal(anneal)
     if anneal is None:
         return _constant
     if callable(anneal):
@@ -188,7 +198,7 @@ def rate_factors(
         Brock et al., "FreezeOut", 2017, equation 1 (with the factor one half that it lacks).
     """
     return tuple(
-        0.0 if _reached(progress, t) else scale * warmup * curve(progress / t)
+        0.0 if _reached(progress, t) else float(scale * warmup * curve(progress / t))
         for t, scale in zip(times, scales, strict=True)
     )
 
@@ -258,21 +268,31 @@ class Schedule:
     times: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_t0(self.t0)
-        _check_spacing(self.spacing)
+        check_t0(self.t0)
+        check_spacing(self.spacing)
         if not isinstance(self.scaled, bool):
-            raise TypeError(f"scaled must be True or False, got {self.scaled!r}.")
-        _check_anneal(self.anneal)
-        _check_integer("warmup_steps", self.warmup_steps, 0, "Give 0 for no warm-up.")
-        _check_cap(self.scale_cap)
+            raise TypeError(
+                f"scaled must be True or False, got {self.scaled!r}. "
+                "It says whether initial rates are divided by freeze times."
+            )
+        check_anneal(self.anneal)
+        check_integer("warmup_steps", self.warmup_steps, 0, "Give 0 for no warm-up.")
+        check_cap(self.scale_cap)
         if self.anneal is None and (self.warmup_steps or self.scale_cap is not None):
             raise ValueError(
                 "warmup_steps and scale_cap set rates, but anneal=None leaves all rates to another "
                 "scheduler. Drop them, or choose an annealing curve."
             )
         if self.times is not None:
-            object.__setattr__(self, "times", tuple(self.times))
-            _check_times(self.times)
+            check_times(self.times)
+            self._set("times", tuple(map(float, self.times)))
+        if self.scale_cap is not None:
+            self._set("scale_cap", float(self.scale_cap))
+        self._set("t0", float(self.t0))
+
+    def _set(self, name: str, value: object) -> None:
+        """Makes a setting plain: one given as a NumPy number would not load from a checkpoint."""
+        object.__setattr__(self, name, value)
 
     def freeze_times(self, num_layers: int) -> tuple[float, ...]:
         """Freeze time of each layer, in (0, 1]; the last is 1.
@@ -302,7 +322,7 @@ class Schedule:
         Raises:
             ValueError: If the warm-up does not end before the first layer freezes.
         """
-        _check_integer("total_steps", total_steps, 1, "It is the number of optimizer updates.")
+        check_integer("total_steps", total_steps, 1, "It is the number of optimizer updates.")
         steps = tuple(freeze_step(t, total_steps) for t in self.freeze_times(num_layers))
         first = total_steps if steps[0] is None else steps[0]
         if self.warmup_steps > first:
@@ -313,9 +333,13 @@ class Schedule:
         return steps
 
     def scales(self, num_layers: int) -> tuple[float, ...]:
-        """Factor on each layer's base rate at the start (see `initial_scales`)."""
+        """Factor on each layer's base rate at the start (see `initial_scales`).
+
+        All are 1 with ``anneal=None``, which leaves the rates alone.
+        """
         times = self.freeze_times(num_layers)
-        return initial_scales(times, scaled=self.scaled, cap=self.scale_cap)
+        scaled = self.scaled and self.anneal is not None
+        return initial_scales(times, scaled=scaled, cap=self.scale_cap)
 
     def factors(self, step: int, total_steps: int, num_layers: int) -> tuple[float, ...]:
         r"""Rate of each layer relative to its base rate, after `step` optimizer steps.
@@ -330,10 +354,16 @@ class Schedule:
         Returns:
             One factor per layer, at least 0.
 
+        Raises:
+            TypeError: If an argument is not a whole number.
+            ValueError: If an argument is outside its range.
+
         Example:
             >>> Schedule(t0=0.5, spacing="linear").factors(25, 100, 2)
             (1.0, 0.8535533905932737)
         """
+        check_integer("step", step, 0, "It is the number of optimizer updates done.")
+        check_integer("total_steps", total_steps, 1, "It is the number of optimizer updates.")
         return rate_factors(
             step / total_steps,
             self.freeze_times(num_layers),
@@ -382,81 +412,3 @@ def _curve_name(curve: Curve) -> str:
     module = getattr(curve, "__module__", type(curve).__module__)
     name = getattr(curve, "__qualname__", type(curve).__qualname__)
     return f"{module}.{name}"
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_integer(name: str, value: object, least: int, hint: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number of at least {least}, got {value!r}. {hint}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}. {hint}")
-
-
-def _check_t0(t0: object) -> None:
-    hint = "It is the fraction of training after which the first layer may freeze."
-    if not _is_number(t0):
-        raise TypeError(f"t0 must be a number in (0, 1], got {t0!r}. {hint}")
-    if not 0.0 < t0 <= 1.0:
-        raise ValueError(f"t0 must lie in (0, 1], got {t0}. {hint}")
-
-
-def _check_spacing(spacing: object) -> None:
-    if spacing not in get_args(Spacing):
-        raise ValueError(
-            f"spacing must be one of {', '.join(get_args(Spacing))}, got {spacing!r}. "
-            "It says how freeze times grow from the first layer to the last."
-        )
-
-
-def _check_anneal(anneal: object) -> None:
-    allowed = "'cosine', 'linear', a callable of t/t_i, or None"
-    if isinstance(anneal, str):
-        if anneal not in ("cosine", "linear"):
-            raise ValueError(f"anneal must be {allowed}, got {anneal!r}.")
-    elif callable(anneal):
-        _check_curve(anneal)
-    elif anneal is not None:
-        raise TypeError(f"anneal must be {allowed}, got {anneal!r}.")
-
-
-def _check_curve(curve: Curve) -> None:
-    for u in (0.0, 0.5):
-        value = curve(u)
-        if not _is_number(value) or not math.isfinite(value) or value < 0.0:
-            raise ValueError(
-                f"anneal must return a finite factor of at least 0, but anneal({u}) is {value!r}. "
-                "It is called with the fraction t/t_i of a layer's learning time."
-            )
-
-
-def _check_cap(cap: object) -> None:
-    hint = "It limits the factor 1/t_i that scaling puts on a base rate; None sets no limit."
-    if cap is None:
-        return
-    if not _is_number(cap):
-        raise TypeError(f"scale_cap must be a number of at least 1 or None, got {cap!r}. {hint}")
-    if not cap >= 1.0:
-        raise ValueError(f"scale_cap must be at least 1, got {cap}. {hint}")
-
-
-def _check_times(times: Sequence[float] | None) -> None:
-    hint = "Give one fraction of training per layer, from the input to the output."
-    if times is None:
-        return
-    if not times:
-        raise ValueError(f"times must hold at least one freeze time, got none. {hint}")
-    before = 0.0
-    for i, t in enumerate(times):
-        if not _is_number(t):
-            raise TypeError(f"times must be numbers in (0, 1], got times[{i}] = {t!r}. {hint}")
-        if not 0.0 < t <= 1.0:
-            raise ValueError(f"times must lie in (0, 1], got times[{i}] = {t}. {hint}")
-        if t < before:
-            raise ValueError(
-                f"times must never decrease, because only a prefix can freeze, got times[{i}] = "
-                f"{t} after {before}. {hint}"
-            )
-        before = t

@@ -1,0 +1,103 @@
+"""What `schedule` demands of its arguments, and how it says so. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeGuard
+
+__all__ = [
+    "SPACINGS",
+    "check_anneal",
+    "check_cap",
+    "check_curve",
+    "check_integer",
+    "check_spacing",
+    "check_t0",
+    "check_times",
+    "is_number",
+]
+
+SPACINGS = ("linear", "squared", "cubic")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_integer(name: str, value: object, least: int, hint: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number of at least {least}, got {value!r}. {hint}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}. {hint}")
+
+
+def check_t0(t0: object) -> None:
+    hint = "It is the fraction of training after which the first layer may freeze."
+    if not is_number(t0):
+        raise TypeError(f"t0 must be a number in (0, 1], got {t0!r}. {hint}")
+    if not 0.0 < t0 <= 1.0:
+        raise ValueError(f"t0 must lie in (0, 1], got {t0}. {hint}")
+
+
+def check_spacing(spacing: object) -> None:
+    if spacing not in SPACINGS:
+        raise ValueError(
+            f"spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}. "
+            "It says how freeze times grow from the first layer to the last."
+        )
+
+
+def check_anneal(anneal: object) -> None:
+    allowed = "'cosine', 'linear', a callable of t/t_i, or None"
+    hint = "It is the curve along which rates fall; None leaves them to another scheduler."
+    if isinstance(anneal, str):
+        if anneal not in ("cosine", "linear"):
+            raise ValueError(f"anneal must be {allowed}, got {anneal!r}. {hint}")
+    elif callable(anneal):
+        check_curve(anneal)
+    elif anneal is not None:
+        raise TypeError(f"anneal must be {allowed}, got {anneal!r}. {hint}")
+
+
+def check_curve(curve: Callable[[float], float]) -> None:
+    for u in (0.0, 0.25, 0.5, 0.75, 0.999):
+        value = curve(u)
+        if not is_number(value) or not math.isfinite(value) or value < 0.0:
+            raise ValueError(
+                f"anneal must return a finite factor of at least 0, but anneal({u}) is {value!r}. "
+                "It is called with the fraction t/t_i of a layer's learning time."
+            )
+
+
+def check_cap(cap: object) -> None:
+    hint = "It limits the factor 1/t_i that scaling puts on a base rate; None sets no limit."
+    if cap is None:
+        return
+    if not is_number(cap):
+        raise TypeError(f"scale_cap must be a number of at least 1 or None, got {cap!r}. {hint}")
+    if not cap >= 1.0:
+        raise ValueError(f"scale_cap must be at least 1, got {cap}. {hint}")
+
+
+def check_times(times: Sequence[float] | None) -> None:
+    hint = "Give one fraction of training per layer, from the input to the output."
+    if times is None:
+        return
+    if not isinstance(times, Iterable):
+        raise TypeError(f"times must be a sequence of numbers in (0, 1], got {times!r}. {hint}")
+    times = tuple(times)
+    if not times:
+        raise ValueError(f"times must hold at least one freeze time, got none. {hint}")
+    before = 0.0
+    for i, t in enumerate(times):
+        if not is_number(t):
+            raise TypeError(f"times must be numbers in (0, 1], got times[{i}] = {t!r}. {hint}")
+        if not 0.0 < t <= 1.0:
+            raise ValueError(f"times must lie in (0, 1], got times[{i}] = {t}. {hint}")
+        if t < before:
+            raise ValueError(
+                f"times must never decrease, because only a prefix can freeze, got times[{i}] = "
+                f"{t} after {before}. {hint}"
+            )
+        before = t
