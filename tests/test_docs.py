@@ -1,5 +1,6 @@
 """Every example in README and docs is run, every command parsed, every link followed."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -80,3 +81,19 @@ def test_departures_from_the_paper_name_tests_that_exist():
     assert len(named) >= 10
     for file, test in named:
         assert re.search(rf"^ *def {test}\(", (ROOT / file).read_text(), re.M), f"{file}::{test}"
+
+
+def test_the_example_of_an_own_network_learns_and_freezes(capsys):
+    spec = importlib.util.spec_from_file_location("own", ROOT / "examples" / "own_network.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    accuracy = module.main(epochs=4)
+    printed = capsys.readouterr().out
+    assert accuracy > 40
+    assert re.findall(r"step \d+: (\S+) froze", printed) == [
+        "embed",
+        "blocks.0",
+        "blocks.1",
+        "blocks.2",
+        "blocks.3",
+    ]
