@@ -2,7 +2,11 @@
 
 import os
 
+import pytest
 import torch
+
+for helper in ("contracts", "runs"):
+    pytest.register_assert_rewrite(helper)
 
 # Tiny tensors gain nothing from threads, and lose much where two runs share two cores.
 torch.set_num_threads(1)

@@ -56,7 +56,8 @@ class Freezer:
     never will. Freeze between an optimizer step and the next forward pass only.
 
     After each freeze the first forward pass with gradients checks that the output of the frozen
-    layers needs no gradient, so that the backward pass really stops there.
+    layers needs no gradient, so that the backward pass really stops there. Inside a region that
+    ``torch.compile`` traces it does not check.
 
     Args:
         layers: The layers of the model. Leftovers of an earlier freezer on it are undone.
@@ -83,7 +84,8 @@ class Freezer:
         self._depth = 0
         self._verified = True
         self._checks: list[RemovableHandle] = []
-        self._unseen: set[int] = set()  # modules of the boundary that have not run since
+        self._unseen: set[int] = set()  # frozen modules with parameters that have not run since
+        self._seen: set[int] = set()
         self._told: set[str] = set()
         self._listeners: list[Listener] = []
         unfreeze(layers.model)
@@ -166,7 +168,6 @@ class Freezer:
         for module in layer.modules:
             if not isinstance(module.__dict__.get("train"), _StayInEval):
                 module.__dict__["train"] = _StayInEval(module)
-            module.training = False
 
     def _tell(self, event: FreezeEvent) -> None:
         for listener in tuple(self._listeners):
@@ -180,23 +181,25 @@ class Freezer:
             for module in outermost:
                 check = _BoundaryCheck(self, layer)
                 self._checks.append(module.register_forward_hook(check))
-            own = {id(module) for module in outermost if any(True for _ in module.parameters())}
-            self._unseen = own or self._unseen
+            self._unseen |= {id(m) for m in outermost if any(True for _ in m.parameters())}
 
     def _drop_checks(self) -> None:
         for handle in self._checks:
             handle.remove()
         self._checks.clear()
-        self._unseen = set()
+        self._unseen, self._seen = set(), set()
 
     def _check(self, module: nn.Module, layer: Layer, output: Any) -> None:
         """Called with the output of each frozen layer in the first pass after a freeze."""
         leak = next((t for t in _tensors(output) if t.requires_grad), None)
-        self._unseen.discard(id(module))
+        next_pass = id(module) in self._seen
+        if id(module) in self._unseen:
+            self._unseen.discard(id(module))
+            self._seen.add(id(module))
         if leak is not None:
             self._drop_checks()
             self._report(layer, leak)
-        elif not self._unseen:
+        elif next_pass or not self._unseen:
             self._drop_checks()
             self._verified = True
 
@@ -215,12 +218,16 @@ class Freezer:
 
     def _cause(self, output: torch.Tensor) -> str:
         names = {id(p): name for name, p in self.layers.model.named_parameters()}
-        active = []
+        active: list[str] = []
+        again: list[str] = []
         for leaf in _leaves_of_graph(output):
             if id(leaf) not in names:
                 return f"an input of shape {tuple(leaf.shape)} that itself requires a gradient"
             index = self.layers.index_of(leaf) if isinstance(leaf, nn.Parameter) else None
-            active.append(f"{names[id(leaf)]!r} (layer {index})")
+            thawed = index is not None and index < self._depth
+            (again if thawed else active).append(f"{names[id(leaf)]!r} (layer {index})")
+        if again and not active:
+            return f"frozen parameters that were made to require a gradient again: {again[0]}"
         if not active:
             return "an output that was marked as requiring a gradient"
         more = f" and {len(active) - 3} more" if len(active) > 3 else ""
@@ -249,6 +256,9 @@ def unfreeze(model: nn.Module) -> None:
             if parameter is not None:
                 parameter.requires_grad_(True)
         _back_to_mode(module)
+        for key, hook in tuple(module._forward_hooks.items()):
+            if isinstance(hook, _BoundaryCheck):
+                del module._forward_hooks[key]
 
 
 def _unfreeze_layer(model: nn.Module, layer: Layer) -> None:
@@ -289,15 +299,28 @@ class _StayInEval:
         self.module = module
         self.wanted = module.training  # what to go back to
         self.replaced = module.__dict__.get("train")
+        self.hold()
 
     def __call__(self, mode: bool = True) -> nn.Module:
-        if not isinstance(mode, bool):
-            raise ValueError("training mode is expected to be boolean")
-        self.wanted = mode
-        for child in self.module.children():
-            child.train(mode)  # one that is frozen has a guard of its own
-        self.module.training = False
+        self.module.training = self.wanted
+        if self.replaced is not None:
+            self.replaced(mode)
+        else:
+            type(self.module).train(self.module, mode)  # may be a method of the user's own
+        self.wanted = self.module.training
+        for inner in self.module.modules():
+            guard = inner.__dict__.get("train")
+            if isinstance(guard, _StayInEval):
+                guard.hold()
         return self.module
+
+    def hold(self) -> None:
+        """Inference mode, except for one flag that only chooses between two implementations.
+
+        A `torch.nn.TransformerEncoder` takes the mode of its first layer for that of all, and hands
+        nested tensors to layers that are still learning; its dropout sits in submodules.
+        """
+        self.module.training = self.wanted and isinstance(self.module, nn.TransformerEncoderLayer)
 
 
 class _BoundaryCheck:
@@ -312,7 +335,9 @@ class _BoundaryCheck:
         self._layer = layer
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._freezer is not None and self._layer is not None and torch.is_grad_enabled():
+        if self._freezer is None or self._layer is None or torch.compiler.is_compiling():
+            return
+        if torch.is_grad_enabled():
             self._freezer._check(module, self._layer, output)
 
     def __reduce__(self) -> tuple[type[_BoundaryCheck], tuple[None, None]]:

@@ -5,7 +5,9 @@ the rate zero, and its modules are in inference mode, as the paper has it. Whate
 does by leaving layers out must end in the same weights, bit for bit where the same kernels run.
 
 It cannot be the same where an optimizer step looks at all gradients at once: clipping by the global
-norm counts the gradients of frozen layers here, and does not there.
+norm counts the gradients of frozen layers here, and does not there. Nor can it where the rate zero
+does not stop an optimizer: ASGD moves once more at the rate of the step before, and Rprop takes
+only the size of its first step from the rate.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def train(
         Brock et al., "FreezeOut", 2017, section 2 (arXiv:1706.04983).
     """
     optimizer.param_groups[:] = [
-        {**group, "params": [parameter], "lr": float(group["lr"])}
+        {**group, "params": [parameter]}
         for group in optimizer.param_groups
         for parameter in group["params"]
     ]

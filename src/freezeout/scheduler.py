@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from freezeout.errors import CheckpointError, FreezeOutError, FrozenPrefixWarning
 from freezeout.freezing import Freezer
-from freezeout.layers import Layers, LayerSpec, split_layers
+from freezeout.layers import Layers, LayerSpec, split_layers, unwrap
 from freezeout.schedule import Anneal, Schedule, Spacing, annealing, rate_factors, warmup_factor
 
 __all__ = ["FreezeOut"]
@@ -67,7 +67,7 @@ class FreezeOut(LRScheduler):
     Raises:
         TypeError: If an argument has the wrong type, or the optimizer moves parameters that have
             no gradient.
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or `layers` or `optimizer` are of another model.
         SplitError: If the model cannot be cut into layers.
         FreezeOutError: If the model is wrapped in ``DistributedDataParallel``.
 
@@ -109,7 +109,7 @@ class FreezeOut(LRScheduler):
         strict: bool = False,
     ) -> None:
         _check_optimizer(optimizer)
-        if isinstance(model, nn.parallel.DistributedDataParallel):
+        if _is_distributed(model):
             raise FreezeOutError(
                 "FreezeOut cannot drive a model in DistributedDataParallel yet, because the step "
                 "after a freeze would use gradients that were not averaged. Train in one process."
@@ -129,6 +129,7 @@ class FreezeOut(LRScheduler):
             if isinstance(layers, Layers)
             else split_layers(model, layers=layers, example=example)
         )
+        _check_belongs(self.layers, model, optimizer)
         self.total_steps = total_steps
         self.freeze_times = self.schedule.freeze_times(len(self.layers))
         self.freeze_steps = self.schedule.freeze_steps(len(self.layers), total_steps)
@@ -188,6 +189,7 @@ class FreezeOut(LRScheduler):
         Raises:
             TypeError: If `epoch` is not a whole number.
             ValueError: If `epoch` is negative.
+            FreezeOutError: If a parameter group was added to the optimizer or taken from it.
 
         Warns:
             UserWarning: If training goes on after `total_steps`, or never seems to begin.
@@ -271,6 +273,11 @@ class FreezeOut(LRScheduler):
             self.freezer.set_depth(depth, step=n)
         groups = self.optimizer.param_groups
         if self._sets_rates:
+            if len(groups) != len(self._group_layers):
+                raise FreezeOutError(
+                    f"the optimizer has {len(groups)} parameter groups, but FreezeOut split it into "
+                    f"{len(self._group_layers)}. Add all groups before you make FreezeOut."
+                )
             for group, rate in zip(groups, self.get_lr(), strict=True):
                 lr = group["lr"]
                 if isinstance(lr, torch.Tensor):
@@ -285,10 +292,14 @@ class FreezeOut(LRScheduler):
     def _warn_of_misuse(self, n: int) -> None:
         if n > self.total_steps and not self._warned_overrun:
             self._warned_overrun = True
+            effect = (
+                "every rate is zero and training has no effect"
+                if self._sets_rates
+                else "no further layer will freeze"
+            )
             warnings.warn(
-                f"optimizer update {n} is beyond total_steps={self.total_steps}: every rate is "
-                "zero and training has no effect. total_steps counts optimizer updates, not "
-                "epochs; raise it.",
+                f"optimizer update {n} is beyond total_steps={self.total_steps}: {effect}. "
+                "total_steps counts optimizer updates, not epochs; raise it.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -324,6 +335,26 @@ def _check_optimizer(optimizer: object) -> None:
         raise TypeError(
             "FreezeOut cannot drive LBFGS: it moves parameters that have no gradient, so frozen "
             "layers would not stay as they are. Use an optimizer that skips them, as all others do."
+        )
+
+
+def _is_distributed(model: object) -> bool:
+    """Also inside another wrapper, such as that of ``torch.compile``."""
+    return isinstance(model, nn.Module) and any(
+        isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()
+    )
+
+
+def _check_belongs(layers: Layers, model: nn.Module, optimizer: Optimizer) -> None:
+    if layers.model is not unwrap(model):
+        raise ValueError(
+            f"layers were cut from another {type(layers.model).__name__} than the model, so "
+            "nothing of it would freeze. Cut the model that is trained: split_layers(model)."
+        )
+    if all(layers.index_of(p) is None for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError(
+            f"the optimizer holds no parameter of the {type(layers.model).__name__} given as "
+            "model, so no rate would be set. Make the optimizer from this model's parameters."
         )
 
 
