@@ -13,7 +13,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## train a real network on the embedded digits, about a minute on two cores
-	$(PY) -m freezeout train --preset demo --out runs/demo --overwrite
+	$(PY) -m freezeout train --preset demo
 
 test: $(READY)  ## the default tests
 	$(PY) -m pytest

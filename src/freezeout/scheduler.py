@@ -275,8 +275,8 @@ class FreezeOut(LRScheduler):
         if self._sets_rates:
             if len(groups) != len(self._group_layers):
                 raise FreezeOutError(
-                    f"the optimizer has {len(groups)} parameter groups, but FreezeOut split it into "
-                    f"{len(self._group_layers)}. Add all groups before you make FreezeOut."
+                    f"the optimizer has {len(groups)} parameter groups, but FreezeOut split it "
+                    f"into {len(self._group_layers)}. Add all groups before you make FreezeOut."
                 )
             for group, rate in zip(groups, self.get_lr(), strict=True):
                 lr = group["lr"]

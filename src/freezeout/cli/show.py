@@ -161,7 +161,8 @@ def _draw(trainer: Trainer, folder: RunFolder) -> None:
 def _device(trainer: Trainer) -> str:
     if trainer.device.type == "cuda":
         return torch.cuda.get_device_name(trainer.device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = trainer.settings.threads
+    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _hardware(trainer: Trainer) -> dict[str, Any]:
