@@ -27,14 +27,16 @@ def load(name):
     return module
 
 
-ratios, by_hand, held, step_cost = map(load, ("ratios", "by_hand", "held", "step_cost"))
+ratios, by_hand, held, machine, steps, step_cost = map(
+    load, ("ratios", "by_hand", "held", "machine", "steps", "step_cost")
+)
 
 DEPTHS = {"densenet-10-4": 7, "wrn-10-1": 5, "resnet-8-4": 5, "vgg11-4": 9}
 EVERY_DEPTH = [(name, depth) for name, count in DEPTHS.items() for depth in range(count)]
 
 
 def toy(name):
-    return step_cost.Settings(model=name, image_size=8, channels=1, batch_size=4)
+    return steps.Settings(model=name, image_size=8, channels=1, batch_size=4)
 
 
 @pytest.mark.parametrize("name", DEPTHS)
@@ -48,8 +50,8 @@ def test_every_depth_of_the_toy_networks_is_tested(name):
 @pytest.mark.parametrize(("name", "depth"), EVERY_DEPTH)
 def test_floor_computes_the_same_loss_and_gradients_bit_for_bit(name, depth):
     settings = toy(name)
-    subject = step_cost.driven(settings, depth)
-    twin, floor = step_cost.floor_of(settings, subject)
+    subject = steps.driven(settings, depth)
+    twin, floor = steps.floor_of(settings, subject)
     batch = settings.batches()[1]
     losses = []
     subject.optimizer.zero_grad()
@@ -106,37 +108,37 @@ def operators(step):
 @pytest.mark.parametrize(("name", "depth"), EVERY_DEPTH)
 def test_a_step_runs_the_same_operators_as_the_floor(name, depth):
     settings = toy(name)
-    subject = step_cost.driven(settings, depth)
-    _, floor = step_cost.floor_of(settings, subject)
-    optimizer = step_cost.sgd(floor.groups)
-    cosine = CosineAnnealingLR(optimizer, T_max=step_cost.TOTAL_STEPS)
-    by_hand_step = step_cost.training_step(settings, floor, optimizer, cosine)
+    subject = steps.driven(settings, depth)
+    _, floor = steps.floor_of(settings, subject)
+    optimizer = steps.sgd(floor.groups)
+    cosine = CosineAnnealingLR(optimizer, T_max=steps.TOTAL_STEPS)
+    by_hand_step = steps.training_step(settings, floor, optimizer, cosine)
     ours = operators(subject.step)
     assert ours == operators(by_hand_step)
-    fewer = ours.total() < operators(step_cost.driven(settings, 0).step).total()
+    fewer = ours.total() < operators(steps.driven(settings, 0).step).total()
     assert fewer == (depth > 0)
 
 
 def test_disagreement_with_the_floor_is_noticed():
     settings = toy("wrn-10-1")
-    subject = step_cost.driven(settings, 2)
-    twin, floor = step_cost.floor_of(settings, subject)
+    subject = steps.driven(settings, 2)
+    twin, floor = steps.floor_of(settings, subject)
     before = [b.clone() for b in subject.model.buffers()]
-    assert step_cost.floor_agrees(settings, subject, twin, floor)
+    assert steps.floor_agrees(settings, subject, twin, floor)
     assert all(map(torch.equal, before, subject.model.buffers()))
     assert all(p.grad is None for p in subject.model.parameters())
     with torch.no_grad():
         twin.stem.weight[0, 0, 0, 0] += 0.5
-    assert not step_cost.floor_agrees(settings, subject, twin, floor)
+    assert not steps.floor_agrees(settings, subject, twin, floor)
 
 
 def test_a_floor_that_trains_other_layers_is_noticed():
     settings = toy("wrn-10-1")
-    subject = step_cost.driven(settings, 2)
-    twin, _ = step_cost.floor_of(settings, subject)
+    subject = steps.driven(settings, 2)
+    twin, _ = steps.floor_of(settings, subject)
     twin.requires_grad_(True)
     other = by_hand.Floor(twin, split_layers(twin), 1)
-    assert not step_cost.floor_agrees(settings, subject, twin, other)
+    assert not steps.floor_agrees(settings, subject, twin, other)
 
 
 def test_floor_refuses_a_cut_within_a_piece():
@@ -159,7 +161,7 @@ def test_floor_knows_only_the_networks_of_the_library():
 
 @pytest.mark.parametrize(("name", "depth"), EVERY_DEPTH)
 def test_prefix_holds_nothing(name, depth):
-    found = step_cost.holding(toy(name), depth)
+    found = steps.holding(toy(name), depth)
     assert found.good
     assert found.prefix_saved == found.prefix_state == found.prefix_gradients == 0
     assert (found.prefix_state_before > 0) == (depth > 0)
@@ -172,7 +174,7 @@ def only_rates(depth):
     settings = toy("resnet-8-4")
     model = settings.network()
     layers = split_layers(model)
-    optimizer = step_cost.sgd(step_cost.groups_by_layer(layers))
+    optimizer = steps.sgd(steps.groups_by_layer(layers))
     for group in optimizer.param_groups[:depth]:
         group["lr"] = 0.0
     batch = settings.batches()[0]
@@ -192,12 +194,12 @@ def test_a_prefix_whose_rates_alone_are_zero_is_seen_to_hold_memory(depth):
 
 
 def test_a_prefix_that_holds_anything_is_not_good():
-    good = step_cost.Holding(1, 0, 0, 8, 0, 100, 100)
+    good = steps.Holding(1, 0, 0, 8, 0, 100, 100)
     assert good.good
-    assert not step_cost.Holding(1, 4, 0, 8, 0, 100, 100).good
-    assert not step_cost.Holding(1, 0, 4, 8, 0, 100, 100).good
-    assert not step_cost.Holding(1, 0, 0, 8, 4, 100, 100).good
-    assert not step_cost.Holding(1, 0, 0, 0, 0, 100, 100).good  # there was nothing to let go
+    assert not steps.Holding(1, 4, 0, 8, 0, 100, 100).good
+    assert not steps.Holding(1, 0, 4, 8, 0, 100, 100).good
+    assert not steps.Holding(1, 0, 0, 8, 4, 100, 100).good
+    assert not steps.Holding(1, 0, 0, 0, 0, 100, 100).good  # there was nothing to let go
 
 
 def test_bytes_saved_are_counted_exactly():
@@ -400,7 +402,7 @@ def test_quick_run_writes_everything_down(tmp_path, capsys):
 
 
 def test_memory_that_is_held_is_named():
-    bad = step_cost.describe_holding(step_cost.Holding(2, 4, 0, 8, 0, 100, 100))
+    bad = step_cost.describe_holding(steps.Holding(2, 4, 0, 8, 0, 100, 100))
     assert bad["verdict"] == "fails"
     lines = step_cost.shortcomings({"comparisons": [], "memory": [bad]})
     assert len(lines) == 1
@@ -431,9 +433,9 @@ def test_wrong_arguments_are_refused(arguments, message, capsys):
 
 
 def test_a_subject_is_driven_by_the_scheduler_itself():
-    subject = step_cost.driven(toy("resnet-8-4"), 2)
+    subject = steps.driven(toy("resnet-8-4"), 2)
     assert isinstance(subject.scheduler, FreezeOut)
-    assert subject.scheduler.last_epoch == step_cost.STEPS_BEFORE_FREEZE
+    assert subject.scheduler.last_epoch == steps.STEPS_BEFORE_FREEZE
     before = [p.clone() for p in subject.model.parameters()]
     subject.step()
     moved = [not torch.equal(a, b) for a, b in zip(before, subject.model.parameters(), strict=True)]
