@@ -304,7 +304,7 @@ def _asking(settings: Settings, depth: int, effort: Effort) -> Callable[[], list
 
 # ---------------------------------------------------------------- command line
 
-FULL = {"model": "wrn-16-2", "image_size": 32, "batch_size": 16, "repeats": 16, "looks": 5}
+FULL = {"model": "wrn-16-2", "image_size": 32, "batch_size": 16, "repeats": 16, "looks": 6}
 QUICK = {"model": "resnet-8-4", "image_size": 8, "batch_size": 4, "repeats": 8, "looks": 1}
 
 
