@@ -538,7 +538,7 @@ def test_neither_freezer_nor_optimizer_are_dragged_into_a_pickle(pending: bool) 
     data = pickle.dumps(model)
     assert b"torch.optim" not in data
     assert b"Freezer" not in data
-    assert (b"_BoundaryCheck" in data) is pending
+    assert (b"_Hook" in data) is pending
     assert b"_StayInEval" in data
 
 
@@ -710,15 +710,13 @@ def test_it_looks_at_every_frozen_layer_not_only_at_the_last() -> None:
         model(torch.ones(2, 4))
 
 
-def test_a_layer_that_never_runs_does_not_keep_it_waiting() -> None:
+def test_a_layer_that_never_runs_is_not_called_verified_and_leaves_no_hook() -> None:
     model = Graph("bc")
     freezer = Freezer(split_layers(model))
     freezer.set_depth(2)
     model(torch.ones(2, 4))
-    assert not freezer.verified
-    model(torch.ones(2, 4))
-    assert freezer.verified
     assert hooks(model) == 0
+    assert not freezer.verified  # nobody saw what layer "a" gives
 
 
 def test_the_order_of_execution_from_an_example_passes() -> None:

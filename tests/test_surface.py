@@ -40,7 +40,12 @@ ALLOWED = {
     "__main__": {"cli"},
     "freezeout": HIGH,  # its __init__: re-exports the core and nothing of the rest
 }
-PRIVATE = {"_cut": "layers", "_trace": "layers", "_schedule_checks": "schedule"}
+PRIVATE = {
+    "_boundary": "freezing",
+    "_cut": "layers",
+    "_trace": "layers",
+    "_schedule_checks": "schedule",
+}
 ON_STANDARD_LIBRARY = {"errors", "schedule"}
 ON_TORCH = {"layers", "freezing", "cost", "scheduler", "planner", "reference", "models"}
 

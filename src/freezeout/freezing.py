@@ -9,15 +9,14 @@ undoes it in any of them. Group membership in the optimizer never changes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
+from freezeout._boundary import BoundaryWatch, forget_watches
 from freezeout.errors import FrozenPrefixWarning, PrefixError
 from freezeout.layers import Layer, Layers
 
@@ -83,9 +82,7 @@ class Freezer:
         self.strict = strict
         self._depth = 0
         self._verified = True
-        self._checks: list[RemovableHandle] = []
-        self._unseen: set[int] = set()  # frozen modules with parameters that have not run since
-        self._seen: set[int] = set()
+        self._watch: BoundaryWatch | None = None
         self._told: set[str] = set()
         self._listeners: list[Listener] = []
         unfreeze(layers.model)
@@ -97,7 +94,11 @@ class Freezer:
 
     @property
     def verified(self) -> bool:
-        """Whether a forward pass since the last freeze has shown that the backward pass stops."""
+        """Whether a forward pass since the last freeze has shown that the backward pass stops.
+
+        It stays false where that cannot be seen: where a frozen layer runs no module (a function
+        takes its weights), and in a model that is compiled as a whole.
+        """
         return self._verified
 
     def add_listener(self, listener: Listener) -> Callable[[], None]:
@@ -139,18 +140,24 @@ class Freezer:
             )
         if depth == self._depth:
             return
-        self._drop_checks()
-        while self._depth < depth:
-            layer = self.layers[self._depth]
-            self._freeze(layer)
-            self._depth += 1
-            self._tell(FreezeEvent(True, layer.index, layer.name, step))
-        while self._depth > depth:
-            layer = self.layers[self._depth - 1]
-            _unfreeze_layer(self.layers.model, layer)
-            self._depth -= 1
-            self._tell(FreezeEvent(False, layer.index, layer.name, step))
-        self._add_checks()
+        self._drop_watch()
+        try:
+            while self._depth < depth:
+                layer = self.layers[self._depth]
+                self._freeze(layer)
+                self._depth += 1
+                self._tell(FreezeEvent(True, layer.index, layer.name, step))
+            while self._depth > depth:
+                layer = self.layers[self._depth - 1]
+                _unfreeze_layer(self.layers.model, layer)
+                self._depth -= 1
+                self._tell(FreezeEvent(False, layer.index, layer.name, step))
+        finally:  # also where a listener raises
+            self._verified = self._depth == 0
+            if self._depth:
+                self._watch = BoundaryWatch(
+                    self.layers, self._depth, self._report, self._set_verified
+                )
 
     def unfreeze(self, *, step: int | None = None) -> None:
         """Unfreezes everything, last frozen layer first."""
@@ -173,65 +180,20 @@ class Freezer:
         for listener in tuple(self._listeners):
             listener(event)
 
-    def _add_checks(self) -> None:
-        self._verified = self._depth == 0
-        for layer in self.layers[: self._depth]:
-            inside = {id(child) for module in layer.modules for child in module.children()}
-            outermost = [module for module in layer.modules if id(module) not in inside]
-            for module in outermost:
-                check = _BoundaryCheck(self, layer)
-                self._checks.append(module.register_forward_hook(check))
-            self._unseen |= {id(m) for m in outermost if any(True for _ in m.parameters())}
+    def _drop_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
-    def _drop_checks(self) -> None:
-        for handle in self._checks:
-            handle.remove()
-        self._checks.clear()
-        self._unseen, self._seen = set(), set()
+    def _set_verified(self, verified: bool) -> None:
+        self._verified = verified
 
-    def _check(self, module: nn.Module, layer: Layer, output: Any) -> None:
-        """Called with the output of each frozen layer in the first pass after a freeze."""
-        leak = next((t for t in _tensors(output) if t.requires_grad), None)
-        next_pass = id(module) in self._seen
-        if id(module) in self._unseen:
-            self._unseen.discard(id(module))
-            self._seen.add(id(module))
-        if leak is not None:
-            self._drop_checks()
-            self._report(layer, leak)
-        elif next_pass or not self._unseen:
-            self._drop_checks()
-            self._verified = True
-
-    def _report(self, layer: Layer, output: torch.Tensor) -> None:
-        message = (
-            f"layer {layer.index} ({layer.name!r}) is frozen, but its output still needs a "
-            f"gradient, because of {self._cause(output)}. The backward pass goes on through frozen "
-            "layers, so less is saved. Name the layers so that all that feeds a frozen layer comes "
-            "before it (layers=...), or pass example=... for the true order of execution."
-        )
+    def _report(self, message: str) -> None:
         if self.strict:
             raise PrefixError(message)
         if message not in self._told:
             self._told.add(message)
             warnings.warn(message, FrozenPrefixWarning, stacklevel=2)
-
-    def _cause(self, output: torch.Tensor) -> str:
-        names = {id(p): name for name, p in self.layers.model.named_parameters()}
-        active: list[str] = []
-        again: list[str] = []
-        for leaf in _leaves_of_graph(output):
-            if id(leaf) not in names:
-                return f"an input of shape {tuple(leaf.shape)} that itself requires a gradient"
-            index = self.layers.index_of(leaf) if isinstance(leaf, nn.Parameter) else None
-            thawed = index is not None and index < self._depth
-            (again if thawed else active).append(f"{names[id(leaf)]!r} (layer {index})")
-        if again and not active:
-            return f"frozen parameters that were made to require a gradient again: {again[0]}"
-        if not active:
-            return "an output that was marked as requiring a gradient"
-        more = f" and {len(active) - 3} more" if len(active) > 3 else ""
-        return f"active parameters that feed it: {', '.join(active[:3])}{more}"
 
 
 def unfreeze(model: nn.Module) -> None:
@@ -256,9 +218,7 @@ def unfreeze(model: nn.Module) -> None:
             if parameter is not None:
                 parameter.requires_grad_(True)
         _back_to_mode(module)
-        for key, hook in tuple(module._forward_hooks.items()):
-            if isinstance(hook, _BoundaryCheck):
-                del module._forward_hooks[key]
+    forget_watches(model)
 
 
 def _unfreeze_layer(model: nn.Module, layer: Layer) -> None:
@@ -320,53 +280,4 @@ class _StayInEval:
         A `torch.nn.TransformerEncoder` takes the mode of its first layer for that of all, and hands
         nested tensors to layers that are still learning; its dropout sits in submodules.
         """
-        self.module.training = self.wanted and isinstance(self.module, nn.TransformerEncoderLayer)
-
-
-class _BoundaryCheck:
-    """Forward hook that hands the output of a frozen layer to its freezer, where gradients count.
-
-    A deep copy or a pickle of the model must not drag the freezer and its optimizer along: there
-    the hook does nothing.
-    """
-
-    def __init__(self, freezer: Freezer | None, layer: Layer | None) -> None:
-        self._freezer = freezer
-        self._layer = layer
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._freezer is None or self._layer is None or torch.compiler.is_compiling():
-            return
-        if torch.is_grad_enabled():
-            self._freezer._check(module, self._layer, output)
-
-    def __reduce__(self) -> tuple[type[_BoundaryCheck], tuple[None, None]]:
-        return _BoundaryCheck, (None, None)
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _leaves_of_graph(output: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors at which the backward pass from `output` would end."""
-    if output.grad_fn is None:
-        return [output]
-    leaves, seen, stack = [], {output.grad_fn}, [output.grad_fn]
-    while stack:
-        node = stack.pop()
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            leaves.append(variable)
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
-    return leaves
+        self.module.training = self.wanted and type(self.module) is nn.TransformerEncoderLayer

@@ -1,0 +1,174 @@
+"""The look at the first forward pass after a freeze: does the backward pass really stop?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from freezeout.layers import Layers
+
+__all__ = ["BoundaryWatch", "forget_watches"]
+
+
+class BoundaryWatch:
+    """Watches one forward pass with gradients, then takes its hooks away.
+
+    In a true prefix no module of a frozen layer gives an output that needs a gradient, and some
+    active layer runs after it.
+
+    Args:
+        layers: The layers of the model.
+        depth: Number of frozen layers, at least 1.
+        report: Called with a sentence about what stands in the way.
+        done: Called at the end of a pass without such a thing; with whether every frozen layer ran
+            a module, so that all was seen.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        depth: int,
+        report: Callable[[str], None],
+        done: Callable[[bool], None],
+    ) -> None:
+        self._layers = layers
+        self._depth = depth
+        self._report = report
+        self._done = done
+        self._ran: set[int] = set()
+        self._first: int | None = None  # id of the first module that ran
+        self._in_model = False
+        root = layers.model
+        self._handles: list[RemovableHandle] = [
+            root.register_forward_pre_hook(_Hook(self._enter)),
+            root.register_forward_hook(_Hook(self._leave)),
+        ]
+        for layer in layers:
+            hook = _Hook(self._look, layer.index)
+            self._handles += [module.register_forward_hook(hook) for module in layer.modules]
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _enter(self, module: nn.Module) -> None:
+        self._in_model = True
+        self._ran.clear()
+
+    def _look(self, module: nn.Module, index: int, output: Any) -> None:
+        if self._first == id(module) and not self._in_model:
+            self._finish()  # a second pass over parts that are called one by one
+            return
+        self._first = self._first or id(module)
+        self._ran.add(index)
+        leak = next((t for t in _tensors(output) if t.requires_grad), None)
+        if index < self._depth and leak is not None:
+            self.close()
+            layer = self._layers[index]
+            self._report(
+                f"layer {index} ({layer.name!r}) is frozen, but its output still needs a gradient, "
+                f"because of {self._cause(leak)}. The backward pass goes on through frozen layers, "
+                "so less is saved. Name the layers so that all that feeds a frozen layer comes "
+                "before it (layers=...), or pass example=... for the true order of execution."
+            )
+
+    def _leave(self, module: nn.Module, output: Any) -> None:
+        outputs = list(_tensors(output))
+        stuck = bool(outputs) and not any(t.requires_grad for t in outputs)
+        if stuck and max(self._ran, default=0) < self._depth:
+            self.close()
+            waiting = ", ".join(repr(layer.name) for layer in self._layers[self._depth :][:3])
+            self._report(
+                f"all {self._depth} layers that the model runs are frozen, so nothing is left to "
+                f"learn and backward() will fail: {waiting} did not run. The layer that runs last "
+                "must be the last of the list: pass example=... or layers=..."
+            )
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.close()
+        self._done(self._ran.issuperset(range(self._depth)))
+
+    def _cause(self, output: torch.Tensor) -> str:
+        names = {id(p): name for name, p in self._layers.model.named_parameters()}
+        active: list[str] = []
+        again: list[str] = []
+        for leaf in _leaves_of_graph(output):
+            if id(leaf) not in names:
+                return f"an input of shape {tuple(leaf.shape)} that itself requires a gradient"
+            index = self._layers.index_of(leaf) if isinstance(leaf, nn.Parameter) else None
+            thawed = index is not None and index < self._depth
+            (again if thawed else active).append(f"{names[id(leaf)]!r} (layer {index})")
+        if again and not active:
+            return f"frozen parameters that were made to require a gradient again: {again[0]}"
+        if not active:
+            return "an output that was marked as requiring a gradient"
+        more = f" and {len(active) - 3} more" if len(active) > 3 else ""
+        return f"active parameters that feed it: {', '.join(active[:3])}{more}"
+
+
+def forget_watches(model: nn.Module) -> None:
+    """Removes the hooks of every watch from a model, also those left in a copy."""
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(hook, _Hook)]:
+                del hooks[key]
+
+
+class _Hook:
+    """Hands a call over where gradients count.
+
+    A deep copy or a pickle of the model must not drag the watch, and with it the optimizer, along:
+    there the hook does nothing.
+    """
+
+    def __init__(self, action: Callable[..., None] | None, *leading: Any) -> None:
+        self._action = action
+        self._leading = leading
+
+    def __call__(self, module: nn.Module, args: Any, *output: Any) -> None:
+        if self._action is None or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        self._action(module, *self._leading, *output)
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[None]]:
+        return _Hook, (None,)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _tensors(getattr(value, field.name))
+
+
+def _leaves_of_graph(output: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors at which the backward pass from `output` would end."""
+    if output.grad_fn is None:
+        return [output]
+    leaves, seen, stack = [], {output.grad_fn}, [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            leaves.append(variable)
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return leaves
