@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import pickle
 import warnings
@@ -58,6 +59,8 @@ def expected_flags(model: nn.Module, depth: int) -> dict[str, bool]:
 
 def expected_modes(model: nn.Module, depth: int, mode: bool = True) -> dict[str, bool]:
     frozen = tuple(f"blocks.{i}" for i in range(depth))
+    if depth == len(model.blocks):
+        frozen += ("blocks",)  # the container goes with the last block in it
     return {name: mode and not name.startswith(frozen or ("-",)) for name in modes(model)}
 
 
@@ -881,3 +884,161 @@ def test_a_padded_transformer_goes_on_when_its_first_block_freezes() -> None:
     model.train()
     freezer.unfreeze()
     assert all(modes(model).values())
+
+
+# What the first reviews of the check found: leaks out of sight of the outermost module
+
+
+class Bypass(nn.Module):
+    """Calls a method of its first part, or a list of blocks, that an active weight feeds."""
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.inner(x)
+            return out
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = self.Part()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.part.encode(x + self.head.weight.sum())
+        for block in self.blocks:
+            x = block(x)
+        out: torch.Tensor = self.head(x)
+        return out
+
+
+@pytest.mark.parametrize("names", [["part", "blocks", "head"], ["part", ("blocks",), "head"]])
+def test_leaks_are_seen_inside_methods_and_lists(names: list[Any]) -> None:
+    model = Bypass()
+    freezer = Freezer(split_layers(model, layers=names), strict=True)
+    freezer.set_depth(1)
+    with pytest.raises(PrefixError, match=r"layer 0 \('part'\).*'head.weight' \(layer 2\)"):
+        model(torch.ones(2, 4))
+    assert not freezer.verified
+    assert hooks(model) == 0
+
+
+def test_outputs_may_be_dataclasses() -> None:
+    @dataclasses.dataclass
+    class Output:
+        logits: torch.Tensor
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> Output:
+            return Output(x * self.weight)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = Wrapped(), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(self.first(x + self.head.bias).logits)
+            return out
+
+    model = Net()
+    freezer = Freezer(split_layers(model), strict=True)
+    freezer.set_depth(1)
+    with pytest.raises(PrefixError, match=r"'head\.bias'"):
+        model(torch.ones(2, 4))
+
+
+class UnusedLast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.aux = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.b(self.a(x))
+        return out
+
+
+def test_a_model_with_nothing_left_to_learn_is_told_what_to_pass() -> None:
+    model = UnusedLast()
+    freezer = Freezer(split_layers(model))
+    freezer.set_depth(1)
+    model(torch.ones(2, 4)).sum().backward()  # one layer still learns: nothing to say
+    assert freezer.verified
+    freezer.set_depth(2)
+    with pytest.warns(FrozenPrefixWarning, match=r"all 2 layers .* are frozen.*'aux' did not run"):
+        model(torch.ones(2, 4))
+    assert hooks(model) == 0
+    # With an example the layer that runs last is the last.
+    layers = split_layers(model, example=torch.ones(2, 4))
+    assert layers.names == ("a", "b")
+
+
+def test_parts_called_one_by_one_are_watched_for_one_pass() -> None:
+    model = Bypass()
+    freezer = Freezer(split_layers(model, layers=["part", "blocks", "head"]), strict=True)
+    freezer.set_depth(1)
+    for _ in range(2):
+        model.head(model.blocks[0](model.part.encode(torch.ones(2, 4))))
+    assert freezer.verified
+    assert hooks(model) == 0
+
+
+def test_a_listener_that_raises_does_not_leave_the_freeze_unchecked() -> None:
+    model = UnusedLast()
+    freezer = Freezer(split_layers(model))
+
+    def fails(event: FreezeEvent) -> None:
+        raise RuntimeError("mine")
+
+    remove = freezer.add_listener(fails)
+    with pytest.raises(RuntimeError, match="mine"):
+        freezer.set_depth(1)
+    remove()
+    assert freezer.depth == 1
+    assert not freezer.verified
+    model(torch.ones(2, 4)).sum().backward()
+    assert freezer.verified
+
+
+class OwnDropout(nn.Module):
+    """Functional dropout and a running buffer on a container that is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.drop = nn.Dropout()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen += 1
+        return nn.functional.dropout(self.b(self.drop(self.a(x))), 0.5, self.training)
+
+
+@pytest.mark.parametrize("example", [None, torch.ones(2, 4)])
+def test_a_container_freezes_with_the_last_layer_in_it(example: torch.Tensor | None) -> None:
+    model = nn.Sequential()
+    model.add_module("enc", OwnDropout())
+    model.add_module("head", nn.Linear(4, 1))
+    layers = split_layers(model, example=example)
+    assert layers.names == ("enc.a", "enc.b", "head")
+    freezer = Freezer(layers)
+    freezer.set_depth(1)
+    model.train()
+    assert model.enc.training
+    model(torch.ones(2, 4))
+    assert model.enc.seen == 1
+    freezer.set_depth(2)
+    model.train()
+    first, second = model.enc(torch.ones(64, 4)), model.enc(torch.ones(64, 4))
+    assert torch.equal(first, second)
+    assert model.enc.seen == 1
+    freezer.unfreeze()
+    assert model.enc.training

@@ -804,7 +804,7 @@ def test_blocks_own_all_that_is_inside_them():
     block = model.layer2[0]
     assert {*map(id, layers[3].modules)} == {*map(id, block.modules())}
     assert all(name.startswith("layer2.0.") for name in names(layers[3]))
-    assert of(layers, model.layer2) == []  # the container itself freezes never
+    assert of(layers, model.layer2) == [4]  # the container freezes with the last block in it
 
 
 @pytest.mark.parametrize("example", [None, IMAGES])
@@ -1242,25 +1242,27 @@ def leftover() -> nn.Module:
             mlp,
             "0",
             TypeError,
-            "layers must be a sequence of names or modules, got '0'.",
+            "layers must be a sequence of names or modules, got '0'. Put a single name in a list.",
         ),
         (
             mlp,
             3,
             TypeError,
-            "layers must be a sequence of names or modules, got 3.",
+            "layers must be a sequence of names or modules, got 3. Put a single name in a list.",
         ),
         (
             mlp,
             ["0", 2],
             TypeError,
-            "layers must hold names, modules or sequences of these, got 2.",
+            "layers must hold names, modules or sequences of these, got 2. "
+            "Each entry is one layer, or with a pattern one layer for each match.",
         ),
         (
             mlp,
             ["0", ["2", 3]],
             TypeError,
-            "layers must hold names, modules or sequences of these, got 3.",
+            "layers must hold names, modules or sequences of these, got 3. "
+            "Each entry is one layer, or with a pattern one layer for each match.",
         ),
         (
             mlp,
@@ -1316,8 +1318,7 @@ class OnlyRoot(Scale):
 
 ROOT = (
     "OnlyRoot could not be cut: found no layer, and at least two are needed, because the last "
-    "layer never freezes. Name the layers from input to output, or restructure the model into "
-    "submodules."
+    "layer never freezes. Pass a model that is made of submodules."
 )
 
 

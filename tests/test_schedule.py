@@ -119,7 +119,10 @@ def test_named_curves():
     )
     np.testing.assert_allclose([annealing("linear")(u) for u in grid], 1 - grid, rtol=1e-14)
     assert {annealing(None)(u) for u in grid} == {1.0}
-    assert annealing(math.exp) is math.exp
+    assert annealing(math.exp)(0.5) == math.exp(0.5)
+    spiky = annealing(lambda u: -1.0 if u == 0.3 else 1.0 - u)
+    with pytest.raises(ValueError, match=r"anneal\(0\.3\) is -1\.0"):
+        spiky(0.3)
 
 
 def test_exact_hits_freeze_on_time_in_spite_of_rounding():

@@ -16,6 +16,8 @@ from freezeout.errors import SplitError
 __all__ = ["Atom", "Unit", "cut_by_names", "find_atoms", "group"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_EACH = "Each entry is one layer, or with a pattern one layer for each match."
+_STOCK_BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -117,7 +119,10 @@ def cut_by_names(
         ValueError: If there is no entry, or an empty one.
     """
     if isinstance(layers, str) or not isinstance(layers, Sequence):
-        raise TypeError(f"layers must be a sequence of names or modules, got {layers!r}.")
+        raise TypeError(
+            f"layers must be a sequence of names or modules, got {layers!r}. "
+            "Put a single name in a list."
+        )
     if not layers:
         raise ValueError(
             "layers must name at least two layers, got none. Give them from input to output, or "
@@ -144,7 +149,7 @@ def cut_by_names(
             units.append(unit)
         else:
             raise TypeError(
-                f"layers must hold names, modules or sequences of these, got {entry!r}."
+                f"layers must hold names, modules or sequences of these, got {entry!r}. {_EACH}"
             )
     _check_disjoint(units)
     _check_complete(model, units)
@@ -245,6 +250,8 @@ def _too_large(atoms: Sequence[Atom], model: nn.Module) -> nn.Module | None:
     for module in (atom.module for atom in atoms):
         inside = [child for _, child in _children(module) if _size(child) > 0]
         only_embeds = all(isinstance(m, nn.Embedding) or _is_companion(m) for m in inside)
+        if isinstance(module, _STOCK_BLOCKS):
+            continue
         if not only_embeds and kinds[type(module)] == 1 and 2 * _size(module) > total:
             return module
     return None
@@ -274,7 +281,9 @@ def _match(pattern: str, by_name: dict[str, nn.Module]) -> list[str]:
 
 def _name_of(module: object, names: dict[int, str]) -> str:
     if not isinstance(module, nn.Module):
-        raise TypeError(f"layers must hold names, modules or sequences of these, got {module!r}.")
+        raise TypeError(
+            f"layers must hold names, modules or sequences of these, got {module!r}. {_EACH}"
+        )
     if id(module) not in names:
         raise SplitError(
             f"layers holds a {type(module).__name__} that is not part of the model. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeGuard
 
@@ -11,6 +12,7 @@ __all__ = [
     "check_anneal",
     "check_cap",
     "check_curve",
+    "check_factor",
     "check_integer",
     "check_spacing",
     "check_t0",
@@ -22,11 +24,12 @@ SPACINGS = ("linear", "squared", "cubic")
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """NumPy's numbers are real numbers, too."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_integer(name: str, value: object, least: int, hint: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number of at least {least}, got {value!r}. {hint}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}. {hint}")
@@ -62,12 +65,17 @@ def check_anneal(anneal: object) -> None:
 
 def check_curve(curve: Callable[[float], float]) -> None:
     for u in (0.0, 0.25, 0.5, 0.75, 0.999):
-        value = curve(u)
-        if not is_number(value) or not math.isfinite(value) or value < 0.0:
-            raise ValueError(
-                f"anneal must return a finite factor of at least 0, but anneal({u}) is {value!r}. "
-                "It is called with the fraction t/t_i of a layer's learning time."
-            )
+        check_factor(u, curve(u))
+
+
+def check_factor(u: float, value: object) -> float:
+    """The value of a user's own curve, as a plain number."""
+    if not is_number(value) or not math.isfinite(value) or value < 0.0:
+        raise ValueError(
+            f"anneal must return a finite factor of at least 0, but anneal({u}) is {value!r}. "
+            "It is called with the fraction t/t_i of a layer's learning time."
+        )
+    return float(value)
 
 
 def check_cap(cap: object) -> None:

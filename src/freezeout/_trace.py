@@ -231,4 +231,5 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
                 module._buffers.update(register)
             with torch.no_grad():
                 for buffer, value in values:
-                    buffer.copy_(value)
+                    if not torch.equal(buffer, value):  # one that is expanded cannot be written
+                        buffer.copy_(value)

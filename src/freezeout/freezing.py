@@ -132,7 +132,10 @@ class Freezer:
         """
         most = len(self.layers) - 1
         if not isinstance(depth, int) or isinstance(depth, bool):
-            raise TypeError(f"depth must be a whole number from 0 to {most}, got {depth!r}.")
+            raise TypeError(
+                f"depth must be a whole number from 0 to {most}, got {depth!r}. It counts the "
+                "frozen layers from the input."
+            )
         if not 0 <= depth <= most:
             raise ValueError(
                 f"depth must lie in 0 to {most}, got {depth}. It counts the frozen layers from the "

@@ -55,8 +55,8 @@ class Layers(Sequence[Layer]):
     Attributes:
         model: The model they belong to, without wrappers.
         ties: For every tied weight, its names; it belongs to the layer of its last user.
-        idle: Names of parameters that the example input never reached; they belong to the last
-            layer, which never freezes.
+        idle: Names of parameters that the example input never reached. They belong to the last
+            layer, which never freezes; those that sit on a container keep their place there.
     """
 
     def __init__(
@@ -169,7 +169,8 @@ def split_layers(
 
     Parameters that sit on a container (``cls_token``, ``pos_embed``) belong to the first layer that
     uses them, or without an example to the first layer within the container. A tied weight or a
-    shared module belongs to its last user. What never runs belongs to the last layer.
+    shared module belongs to its last user. A module that never runs belongs to the last layer. A
+    container goes to inference mode with the last layer in it.
 
     Args:
         model: Any module; wrappers (data parallel, compiled) are looked through.
@@ -309,6 +310,7 @@ def _assign(
             modules[id(module)] = position
     if seen is not None:
         seen.place_loose_modules(model, units, modules, owner)
+    _adopt(model, modules, owner)
 
     parameters_of: list[list[tuple[str, nn.Parameter]]] = [[] for _ in units]
     for name, p in model.named_parameters():
@@ -333,6 +335,32 @@ def _assign(
     return built, ties
 
 
+def _adopt(model: nn.Module, modules: dict[int, int], owner: dict[int, int]) -> None:
+    """Gives opened containers, and loose modules inside them, to the last unit within.
+
+    A container may use its own mode, for functional dropout or a buffer; once all that it holds is
+    frozen, so is the container. The model itself stays as it is.
+    """
+
+    def last_inside(module: nn.Module) -> int | None:
+        inside = [owner[id(p)] for p in module.parameters()]
+        inside += [modules[id(m)] for m in module.modules() if id(m) in modules]
+        return max(inside, default=None)
+
+    parents: dict[int, list[nn.Module]] = {}
+    for parent in model.modules():
+        for child in parent._modules.values():
+            if child is not None:
+                parents.setdefault(id(child), []).append(parent)
+    found = {id(m): last_inside(m) for m in model.modules() if m is not model}
+    modules.update({i: last for i, last in found.items() if i not in modules and last is not None})
+    for module in model.modules():  # parents come before children
+        around = [modules.get(id(parent)) for parent in parents.get(id(module), [])]
+        known = [index for index in around if index is not None]
+        if module is not model and id(module) not in modules and known == around and known:
+            modules[id(module)] = max(known)
+
+
 def _main_part(unit: Unit, owned: set[int]) -> str:
     """Name of the part with the most parameters among those that the layer owns."""
     sizes = [sum(p.numel() for p in m.parameters() if id(p) in owned) for _, m in unit.parts]
@@ -354,8 +382,12 @@ def _too_few(model: nn.Module, built: Sequence[Layer]) -> str:
         name for name, child in model.named_children() if any(True for _ in child.parameters())
     ]
     hint = f", for example layers={children!r}" if len(children) > 1 else ""
+    what_to_do = (
+        f"Name the layers from input to output{hint}, or restructure the model into submodules."
+        if children
+        else "Pass a model that is made of submodules."
+    )
     return (
         f"{type(model).__name__} could not be cut: found {found}, and at least two are needed, "
-        f"because the last layer never freezes. Name the layers from input to output{hint}, "
-        "or restructure the model into submodules."
+        f"because the last layer never freezes. {what_to_do}"
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
@@ -24,6 +24,7 @@ from freezeout._schedule_checks import (
     SPACINGS,
     check_anneal,
     check_cap,
+    check_factor,
     check_integer,
     check_spacing,
     check_t0,
@@ -125,7 +126,7 @@ def initial_scales(
     if not scaled:
         return (1.0,) * len(times)
     limit = math.inf if cap is None else cap
-    return tuple(min(1.0 / t, limit) for t in times)
+    return tuple(min(1.0 / max(t, sys.float_info.min), limit) for t in times)
 
 
 def annealing(anneal: Anneal) -> Curve:
@@ -133,7 +134,7 @@ def annealing(anneal: Anneal) -> Curve:
 
     Args:
         anneal: ``"cosine"`` is $\frac12(1 + \cos \pi u)$, the paper's; ``"linear"`` is $1 - u$;
-            a callable is used as it is; ``None`` is the constant 1.
+            a callable is used as it is, its values checked; ``None`` is the constant 1.
 
     Returns:
         The curve.
@@ -150,7 +151,8 @@ def annealing(anneal: Anneal) -> Curve:
     if anneal is None:
         return _constant
     if callable(anneal):
-        return anneal
+        own = anneal
+        return lambda u: check_factor(u, own(u))
     return {"cosine": _cosine, "linear": _linear}[anneal]
 
 
@@ -220,7 +222,7 @@ def freeze_step(time: float, total_steps: int) -> int | None:
         >>> freeze_step(0.512, 1000), freeze_step(1.0, 1000)
         (512, None)
     """
-    n = max(1, math.floor(time * total_steps) - 1)  # at most a step or two too early
+    n = max(1, math.floor(time * total_steps))
     while not _reached(n / total_steps, time):
         n += 1
     return n if n < total_steps else None
@@ -265,7 +267,7 @@ class Schedule:
     anneal: Anneal = "cosine"
     warmup_steps: int = 0
     scale_cap: float | None = None
-    times: tuple[float, ...] | None = None
+    times: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_t0(self.t0)
@@ -284,8 +286,11 @@ class Schedule:
                 "scheduler. Drop them, or choose an annealing curve."
             )
         if self.times is not None:
+            if isinstance(self.times, Iterable):
+                self._set("times", tuple(self.times))
             check_times(self.times)
             self._set("times", tuple(map(float, self.times)))
+        self._set("warmup_steps", int(self.warmup_steps))
         if self.scale_cap is not None:
             self._set("scale_cap", float(self.scale_cap))
         self._set("t0", float(self.t0))

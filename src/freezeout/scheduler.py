@@ -6,9 +6,9 @@ import copy
 import warnings
 import weakref
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -121,7 +121,7 @@ class FreezeOut(LRScheduler):
             anneal=anneal,
             warmup_steps=warmup_steps,
             scale_cap=scale_cap,
-            times=None if times is None else tuple(times),
+            times=times,
         )
         self.schedule = _one_of(schedule, given)
         self.layers = (
@@ -130,9 +130,9 @@ class FreezeOut(LRScheduler):
             else split_layers(model, layers=layers, example=example)
         )
         _check_belongs(self.layers, model, optimizer)
-        self.total_steps = total_steps
         self.freeze_times = self.schedule.freeze_times(len(self.layers))
         self.freeze_steps = self.schedule.freeze_steps(len(self.layers), total_steps)
+        self.total_steps = int(total_steps)
         self._scales = self.schedule.scales(len(self.layers))
         self._curve = annealing(self.schedule.anneal)
         self._thresholds = [n for n in self.freeze_steps[:-1] if n is not None]
@@ -195,10 +195,7 @@ class FreezeOut(LRScheduler):
             UserWarning: If training goes on after `total_steps`, or never seems to begin.
         """
         if epoch is not None:
-            if not isinstance(epoch, int) or isinstance(epoch, bool):
-                raise TypeError(f"step takes a number of optimizer updates, got {epoch!r}.")
-            if epoch < 0:
-                raise ValueError(f"step takes a number of updates of at least 0, got {epoch}.")
+            _check_updates(epoch)
             self._updates = epoch
         n = self._updates
         self._idle_calls = self._idle_calls + 1 if n == self.last_epoch else 0
@@ -242,11 +239,22 @@ class FreezeOut(LRScheduler):
                 another cut of the model; nothing is changed then.
         """
         own = self.state_dict()
+        if not isinstance(state_dict, Mapping):
+            raise CheckpointError(
+                f"the state must be a dict, got {type(state_dict).__name__}. "
+                "Load what state_dict() of a FreezeOut scheduler returned."
+            )
         missing = sorted(own.keys() - state_dict.keys())
         if missing:
             raise CheckpointError(
                 f"the state has no {', '.join(missing)}: it is not that of a FreezeOut scheduler. "
                 "Load what its state_dict() returned."
+            )
+        done = state_dict["last_epoch"]
+        if not isinstance(state_dict["schedule"], Mapping) or type(done) is not int or done < 0:
+            raise CheckpointError(
+                f"the state is damaged: last_epoch={done!r}. It must be a whole number of at "
+                "least 0; load what state_dict() returned."
             )
         differences = self.schedule.differences(state_dict["schedule"])
         for key in ("total_steps", "layers", "base_lrs"):
@@ -257,8 +265,14 @@ class FreezeOut(LRScheduler):
                 f"the checkpoint was made with other settings: {'; '.join(differences)}. "
                 "Construct FreezeOut as for the run that saved it."
             )
-        self._updates = self.last_epoch = state_dict["last_epoch"]
+        self._updates = self.last_epoch = done
         self._apply(self._updates)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a FreezeOut scheduler cannot be copied or pickled, because it counts the updates of "
+            "its own optimizer. Save state_dict(), and load it into one made for the copy."
+        )
 
     def table(self) -> str:
         """The layers with their sizes and freeze times, as plain text."""
@@ -326,10 +340,19 @@ class FreezeOut(LRScheduler):
                 )
 
 
+def _check_updates(updates: object) -> None:
+    hint = "It is the number of optimizer updates done; leave it out to have them counted."
+    if not isinstance(updates, int) or isinstance(updates, bool):
+        raise TypeError(f"step takes a whole number of at least 0, got {updates!r}. {hint}")
+    if updates < 0:
+        raise ValueError(f"step takes a whole number of at least 0, got {updates}. {hint}")
+
+
 def _check_optimizer(optimizer: object) -> None:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}."
+            f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}. "
+            "Pass the one that steps; unwrap it if a framework has wrapped it."
         )
     if isinstance(optimizer, LBFGS):
         raise TypeError(
@@ -362,7 +385,7 @@ def _one_of(schedule: Schedule | None, given: Schedule) -> Schedule:
     if schedule is None:
         return given
     if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule must be a freezeout.Schedule, got {schedule!r}.")
+        raise TypeError(f"schedule must be a freezeout.Schedule, got {schedule!r}. Make one.")
     default = Schedule()
     both = [f.name for f in fields(given) if getattr(given, f.name) != getattr(default, f.name)]
     if both:
