@@ -11,9 +11,11 @@ import sys
 import time
 
 import pytest
+import torch
 
 from freezeout.cli import main
 from freezeout.training import RunFolder, Settings
+from freezeout.training.checkpoint import load_checkpoint
 from freezeout.training.settings import setting_fields
 from freezeout.training.toml import read_toml
 from runs import SMALL_ARGUMENTS, assert_same_end, train
@@ -238,6 +240,13 @@ def test_ctrl_c_saves_says_how_to_go_on_and_that_works(tmp_path):
         (["train", "--t0", "1.01"], "t0 must lie in (0, 1], got 1.01."),
         (["train", "--t0", "nan"], "t0 must lie in (0, 1], got nan."),
         (["train", "--lr", "-1"], "lr must be above 0 and finite, got -1.0."),
+        (["train", "--lr", "1e39"], "lr must be at most 1e+30, got 1e+39."),
+        (["train", "--seed", "9" * 20], "seed must be at most"),
+        (["train", "--threads", "99999999999"], "threads must be at most 1024"),
+        (["train", "--epochs", "9" * 20], "epochs must be at most 1e+06"),
+        (["train", "--device", "cuda:99999999999999"], "device must be auto, cpu, cuda or cuda:N"),
+        (["train", "--batch-size", "1"], "every training batch must hold at least 2 images"),
+        (["train", "--holdout", "1436"], "every training batch must hold at least 2 images"),
         (["train", "--device", "cuda:99"], "device 'cuda:99' is not there"),
         (["train", "--config", "absent.toml"], "cannot read settings from absent.toml"),
         (["train", "--resume", "absent"], "there is no run in absent"),
@@ -289,6 +298,99 @@ def test_a_checkpoint_of_other_settings(done, tmp_path, capsys):
     assert "was made with t0=0.6, but" in line
     folder.settings_file.write_text(text)
     assert "has t0=0.6, got 0.7" in refused(capsys, "train", "--resume", folder.path, "--t0", "0.7")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('preset = ["paper"]', "unknown preset ['paper']"),
+        ("times = 0.5", "times must be a list of numbers, got 0.5"),
+        ('times = "0.5,1"', "times must be a list of numbers, got '0.5,1'"),
+        ("epochs = 1.5", "epochs must be a whole number, got 1.5"),
+        ("epoch = 3", "'epoch' in my.toml is no setting. Did you mean 'epochs'?"),
+        ("epochs = ", "my.toml is not valid TOML"),
+    ],
+)
+def test_a_mistake_in_a_file(tmp_path, monkeypatch, capsys, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.toml").write_text(text)
+    assert message in refused(capsys, "train", "--config", "my.toml")
+    assert [p.name for p in tmp_path.iterdir()] == ["my.toml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format", [1]),
+        ("settings", 3),
+        ("step", "7"),
+        ("epoch", -1),
+        ("clock", "noon"),
+        ("sums", 3),
+        ("history", 3),
+        ("generator", None),
+        ("scheduler", {}),
+        ("optimizer", {}),
+        ("model", {}),
+    ],
+)
+def test_odd_values_inside_a_checkpoint(done, tmp_path, capsys, name, value):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(done[0].path, folder.path)
+    state = load_checkpoint(folder.checkpoint)
+    torch.save({**state, name: value}, folder.checkpoint)
+    before = folder.checkpoint.read_bytes()
+    line = refused(capsys, "train", "--resume", folder.path)
+    assert "checkpoint" in line
+    assert folder.checkpoint.read_bytes() == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(done, tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    shutil.copy(done[0].settings_file, folder.settings_file)
+    (folder.path / ".checkpoint.pt.x.part").write_bytes(b"half")
+    assert main(["train", "--resume", str(folder.path), "--display", "none"]) == 0
+    assert_same_end(done[0], folder)
+    assert not list(folder.path.glob(".*"))
+    # One that had got further and lost its checkpoint is another matter.
+    folder.checkpoint.unlink()
+    assert "there is no checkpoint" in refused(capsys, "train", "--resume", folder.path)
+
+
+def test_a_disk_that_is_full_after_training(done, tmp_path, monkeypatch, capsys):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(done[0].path, folder.path)
+
+    def full(path, **values):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("freezeout.report.picture.draw_run", full)
+    line = refused(capsys, "train", "--resume", folder.path, "--display", "none")
+    assert "run.png: No space left on device. The run itself is saved" in line
+
+
+@pytest.mark.multiprocess
+def test_a_reader_that_goes_away_does_not_stop_the_run(done, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    process = subprocess.Popen(
+        [sys.executable, *TRAIN, *SMALL_ARGUMENTS, "--out", str(folder.path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0
+    assert_same_end(done[0], folder)
+    assert folder.summary_file.exists()
+
+
+def test_files_of_a_run_can_be_read_by_others(done):
+    mask = os.umask(0)
+    os.umask(mask)
+    for name in ("checkpoint.pt", "settings.toml", "log.jsonl"):
+        assert (done[0].path / name).stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_a_loss_that_becomes_nan(tmp_path, capsys):

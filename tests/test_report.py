@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 import os
 import pty
@@ -11,9 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -31,6 +34,7 @@ from freezeout.report import (
     format_seconds,
     make_display,
     measured_saving,
+    print_summary,
     summary_text,
 )
 from freezeout.report.live import frozen_strip
@@ -611,6 +615,37 @@ def test_summary_width_has_a_floor() -> None:
         summary_text(a_summary(), 39)
 
 
+class TerminalStream(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [io.TextIOWrapper, TerminalStream])
+@pytest.mark.parametrize("columns", ["80", "30"])
+def test_summary_is_printed_in_any_encoding(
+    kind: type[io.TextIOWrapper], columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    raw = io.BytesIO()
+    stream = kind(raw, encoding="ascii")
+    print_summary(a_summary(out="ü", model="学"), stream)
+    text = raw.getvalue().decode("ascii")
+    assert text.endswith("\n")
+    assert "finished: ? on cifar10" in re.sub("\x1b.*?m", "", text)
+    if kind is TerminalStream:
+        assert "\x1b[1m" in text
+    else:
+        assert text == summary_text(a_summary(out="?", model="?")) + "\n"
+
+
+def test_summary_keeps_what_the_stream_can_show() -> None:
+    stream = io.StringIO()
+    print_summary(a_summary(out="ü"), stream)
+    assert stream.getvalue() == summary_text(a_summary(out="ü")) + "\n"
+
+
 # --- the picture --------------------------------------------------------------------------------
 
 
@@ -717,6 +752,46 @@ def test_step_time_medians_are_a_stair_over_the_frozen_depth() -> None:
     change = round(100 * (heights[-1] / heights[0] - 1))
     assert change < 0
     assert f"−{-change} %" in [text.get_text() for text in lower.texts]
+
+
+@pytest.mark.parametrize("last", [0.03, 0.035, 0.06, 0.12])
+@pytest.mark.parametrize("windows", [2, 5, 30])
+def test_the_end_label_leaves_the_median_lines_free(last: float, windows: int) -> None:
+    times = [(10 * i, 0.1, 0) for i in range(1, 71)]
+    times += [(700 + 10 * i, 0.055, 1) for i in range(1, 31 - windows)]
+    times += [(1000 - 10 * i, last, 2) for i in reversed(range(windows))]
+    figure = build_figure(**a_picture(step_times=times))
+    lower = figure.axes[1]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (label,) = [text for text in lower.texts if text.get_text().endswith(" %")]
+    box = label.get_bbox_patch().get_window_extent(canvas.get_renderer())
+    for line in lower.lines:
+        if list(line.get_ydata()) == [0, 1]:
+            continue  # a hairline at a freeze
+        points = line.get_transform().transform(line.get_xydata())
+        for start, end in itertools.pairwise(points):
+            along = np.linspace(start, end, 500)
+            assert box.count_contains(along[~np.isnan(along).any(axis=1)]) == 0
+    inside = lower.get_window_extent()
+    assert inside.y0 < box.y0 < box.y1 < inside.y1
+
+
+def test_medians_of_few_windows_are_dashed() -> None:
+    times = [(10 * i, 0.1, 0) for i in range(1, 51)]
+    times += [(500 + 10 * i, 0.08, 1) for i in range(1, 5)]
+    times += [(540 + 10 * i, 0.06, 2) for i in range(1, 6)]
+    lower = build_figure(**a_picture(step_times=times)).axes[1]
+    (solid,) = labelled(lower, "median per frozen depth")
+    (dashed,) = labelled(lower, "median of fewer than 5 windows")
+    assert [y for y in solid.get_ydata() if y == y] == pytest.approx([100, 100, 60, 60])
+    assert [y for y in dashed.get_ydata() if y == y] == pytest.approx([100, 80, 80, 60])
+    assert dashed.get_linewidth() < solid.get_linewidth()
+    assert dashed.get_linestyle() == "--"
+    shown = [text.get_text() for text in lower.get_legend().get_texts()]
+    assert "median of fewer than 5 windows" in shown
+    usual = build_figure(**a_picture()).axes[1].get_legend().get_texts()
+    assert "median of fewer than 5 windows" not in [text.get_text() for text in usual]
 
 
 def test_freezes_are_hairlines_across_the_step_times() -> None:

@@ -92,12 +92,12 @@ class TestHoldOut:
 
     @pytest.mark.parametrize("count", [0, 6, -1])
     def test_refuses_counts_that_leave_nothing(self, count):
-        with pytest.raises(ValueError, match=rf"count must lie in \[1, 5\], got {count}\."):
+        with pytest.raises(ValueError, match=rf"^holdout must lie in 1 to 5, got {count}\."):
             hold_out(Dataset(**parts()), count)
 
     @pytest.mark.parametrize("count", [0.1, True, "5"])
     def test_refuses_what_is_no_integer(self, count):
-        with pytest.raises(TypeError, match=f"count must be an integer, got {count!r}"):
+        with pytest.raises(TypeError, match=f"^holdout must be an integer, got {count!r}"):
             hold_out(Dataset(**parts()), count)
 
 
@@ -127,7 +127,7 @@ class TestAugmentation:
             "cifar100": Augmentation(padding=4, flip=True),
         }
         assert default_augmentation("CIFAR_10") == default_augmentation("cifar10")
-        with pytest.raises(ValueError, match=r"name must be one of digits, .* got 'svhn'"):
+        with pytest.raises(ValueError, match=r"data set must be one of digits, .* got 'svhn'"):
             default_augmentation("svhn")
 
 
@@ -147,10 +147,11 @@ class TestNames:
 
     def test_refuses_others(self):
         with pytest.raises(
-            ValueError, match=r"must be one of digits, fashion-mnist, .* got 'mnist'"
-        ):
+            ValueError, match=r"^the data set must be one of digits, fashion-mnist, .* got 'mnist'"
+        ) as caught:
             canonical_name("mnist")
-        with pytest.raises(TypeError, match="name must be a string, got 10"):
+        assert "Dataset" not in str(caught.value)
+        with pytest.raises(TypeError, match="data set must be a string, got 10"):
             canonical_name(10)
 
 

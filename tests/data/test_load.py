@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import lzma
+import re
 import shutil
 import struct
 import sys
@@ -76,9 +77,16 @@ class TestArguments:
         monkeypatch.setenv("HOME", str(tmp_path))
         with pytest.raises(DataError) as caught:
             load("cifar10", data_dir="~/data", download=False)
-        assert f"not found under {tmp_path}/data (looked for cifar-10-batches-py, " in str(
-            caught.value
+        assert str(caught.value).startswith(
+            "cifar-10-batches-py or cifar-10-python.tar.gz was not found under "
+            f"{tmp_path / 'data'}, and downloading is switched off."
         )
+
+    @pytest.mark.parametrize("data_dir", ["a\0b", "x" * 5000, "~nobody-of-this-name/data"])
+    @pytest.mark.parametrize("download", [False, True])
+    def test_data_dir_that_no_system_takes(self, data_dir, download):
+        with pytest.raises(DataError, match=r"--data-dir \(data_dir=\) must name a folder, got '"):
+            load("cifar10", data_dir=data_dir, download=download)
 
     @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
     def test_nothing_there_and_no_download(self, name, tmp_path):
@@ -88,7 +96,8 @@ class TestArguments:
         message = str(caught.value)
         assert str(root) in message
         assert "--data-dir" in message
-        assert "download it by hand from http" in message
+        assert "or download http" in message
+        assert len(message) < 330 + len(str(root))
         assert "\n" not in message
         assert not root.exists()
 
@@ -212,12 +221,28 @@ class TestOfficialCifar:
         for part in (f"{path} is damaged", md5(content), md5(content[:-1] + b"!")):
             assert part in str(caught.value)
 
-    def test_missing_member_of_the_folder(self, tiny_cifar, tmp_path, facts, monkeypatch):
+    def test_incomplete_folder_is_never_fetched_over(
+        self, tiny_cifar, tmp_path, facts, monkeypatch
+    ):
         monkeypatch.setattr("freezeout.data.cifar.fetch", refuse_to_fetch)
         write(tmp_path, folder_of(tiny_cifar, facts))
-        (tmp_path / facts.folder / facts.test_file).unlink()
-        with pytest.raises(DataError, match=rf"cannot read .*{facts.test_file}: No such file"):
+        folder = tmp_path / facts.folder
+        (folder / facts.test_file).unlink()
+        words = f"{folder} is incomplete: it lacks {facts.test_file}. "
+        with pytest.raises(DataError, match=re.escape(words)) as caught:
             load(facts.name, data_dir=tmp_path)
+        assert f"to have {facts.archive} fetched" in str(caught.value)
+        assert "permissions" not in str(caught.value)
+
+    def test_incomplete_folder_gives_way_to_a_complete_form(self, tiny_cifar, tmp_path, facts):
+        files = folder_of(tiny_cifar, facts)
+        write(tmp_path, files)
+        (tmp_path / facts.folder / facts.test_file).unlink()
+        write(tmp_path, {facts.archive: tiny_cifar[facts.archive]})
+        from_archive = load(facts.name, data_dir=tmp_path, download=False)
+        (tmp_path / facts.archive).unlink()
+        write(tmp_path / facts.name, files)
+        same_data(load(facts.name, data_dir=tmp_path, download=False), from_archive)
 
     def test_damaged_archive(self, tiny_cifar, tmp_path, facts, monkeypatch):
         monkeypatch.setattr("freezeout.data.cifar.fetch", refuse_to_fetch)
@@ -308,8 +333,14 @@ class TestCompactCopy:
         with pytest.raises(DataError, match=rf"{name} is damaged: "):
             load("cifar10", data_dir=root)
         path.unlink()
-        with pytest.raises(DataError, match=rf"cannot read .*{name}: No such file"):
+        with pytest.raises(DataError, match=rf"cifar10 is incomplete: it lacks {name}\."):
             load("cifar10", data_dir=root)
+
+    def test_stands_in_for_an_incomplete_official_folder(self, tiny_compact):
+        root, images = tiny_compact
+        (root / "cifar-10-batches-py").mkdir()
+        dataset = load("cifar10", data_dir=root, download=False)
+        assert torch.equal(dataset.test_images, images[10:])
 
     def test_intact_xz_of_other_pixels_is_noticed(self, tiny_compact):
         root, images = tiny_compact

@@ -1,7 +1,8 @@
 """The command line: one file per verb.
 
 Exit codes: 0 done; 1 a defect of freezeout itself (with a traceback to report); 2 bad input or a
-run that cannot go on (one line on the error stream); 130 stopped by ``SIGINT``, all saved.
+run that cannot go on (one line on the error stream); 130 stopped by ``SIGINT`` (all saved, if
+training had begun).
 """
 
 from __future__ import annotations
@@ -54,9 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         return _fail("freezeout: interrupted", code=130)
-    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return code
 
 
@@ -82,6 +80,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _fail(line: str, code: int = 2) -> int:
-    if int(os.environ.get("LOCAL_RANK", "0") or 0) == 0:
+    if os.environ.get("LOCAL_RANK", "0") in ("", "0"):  # one of several processes speaks for all
         print(line, file=sys.stderr)
     return code

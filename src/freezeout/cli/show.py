@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from types import TracebackType
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from freezeout.errors import RunError
 from freezeout.freezing import FreezeEvent
-from freezeout.report.display import Display, EpochLine, Status
-from freezeout.report.summary import DepthCost, RunSummary, measured_saving, render_summary
+from freezeout.report.display import Display, EpochLine, SilentDisplay, Status
+from freezeout.report.summary import DepthCost, RunSummary, measured_saving, print_summary
 from freezeout.training.folder import RunFolder
 from freezeout.training.observer import EpochRecord, Observer, Progress
 from freezeout.training.run import RunResult
 from freezeout.training.trainer import Trainer
 
-__all__ = ["DisplayObserver", "finish"]
+__all__ = ["DisplayObserver", "discard_output", "finish"]
 
 _POINTS = 500  # along each curve of the picture
 _WINDOWS = 4000  # step times in the picture
 
 
 class DisplayObserver(Observer):
-    """Passes what a run tells on to a display.
+    """Passes what a run tells on to a display; a context manager that stops it.
+
+    Where the output goes away or is full (a closed pipe, ``| head``), the run goes on in silence.
 
     Args:
         display: A display, not yet started.
@@ -35,6 +40,24 @@ class DisplayObserver(Observer):
     def __init__(self, display: Display) -> None:
         self._display = display
         self._total = self._epochs = self._layers = 1
+
+    def __enter__(self) -> DisplayObserver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._show(lambda display: display.stop())
+
+    def _show(self, action: Callable[[Display], None]) -> None:
+        try:
+            action(self._display)
+        except OSError:
+            self._display = SilentDisplay()
+            discard_output()
 
     def start(
         self,
@@ -47,53 +70,51 @@ class DisplayObserver(Observer):
     ) -> None:
         """Starts the display."""
         self._total, self._epochs, self._layers = total_steps, epochs, len(layer_names)
-        self._display.start(layer_names, freeze_steps, title, total_steps)
+        self._show(lambda d: d.start(layer_names, freeze_steps, title, total_steps))
 
     def progress(self, progress: Progress) -> None:
         """Shows the moment."""
-        self._display.update(
-            Status(
-                step=progress.step,
-                total_steps=self._total,
-                epoch=progress.epoch,
-                epochs=self._epochs,
-                loss=progress.loss,
-                accuracy=progress.accuracy,
-                frozen=progress.frozen,
-                layers=self._layers,
-                seconds_left=progress.seconds_left,
-                saved_seconds=progress.saved_seconds,
-            )
+        status = Status(
+            step=progress.step,
+            total_steps=self._total,
+            epoch=progress.epoch,
+            epochs=self._epochs,
+            loss=progress.loss,
+            accuracy=progress.accuracy,
+            frozen=progress.frozen,
+            layers=self._layers,
+            seconds_left=progress.seconds_left,
+            saved_seconds=progress.saved_seconds,
         )
+        self._show(lambda d: d.update(status))
 
     def freeze(self, event: FreezeEvent) -> None:
         """Shows a freeze."""
         if event.frozen:
-            self._display.freeze(event.index, event.name, event.step or 0)
+            self._show(lambda d: d.freeze(event.index, event.name, event.step or 0))
 
     def epoch(self, record: EpochRecord) -> None:
         """Logs an epoch."""
-        self._display.epoch(
-            EpochLine(
-                epoch=record.epoch,
-                epochs=self._epochs,
-                train_loss=record.train_loss,
-                train_error=record.train_error,
-                test_error=record.test_error,
-                seconds=record.seconds,
-                frozen=record.frozen,
-                layers=self._layers,
-                saved_seconds=record.saved_seconds,
-            )
+        line = EpochLine(
+            epoch=record.epoch,
+            epochs=self._epochs,
+            train_loss=record.train_loss,
+            train_error=record.train_error,
+            test_error=record.test_error,
+            seconds=record.seconds,
+            frozen=record.frozen,
+            layers=self._layers,
+            saved_seconds=record.saved_seconds,
         )
+        self._show(lambda d: d.epoch(line))
 
     def message(self, text: str) -> None:
         """Shows a message."""
-        self._display.message(text)
+        self._show(lambda d: d.message(text))
 
 
 def finish(result: RunResult, folder: RunFolder) -> None:
-    """Prints the summary and saves it, and draws the picture.
+    """Saves the summary, draws the picture, and prints the summary, in this order.
 
     Args:
         result: The finished or interrupted run.
@@ -103,9 +124,25 @@ def finish(result: RunResult, folder: RunFolder) -> None:
         RunError: If the disk does not take them.
     """
     summary = _summary(result, folder)
-    Console().print(render_summary(summary))
     folder.write_summary({**asdict(summary), "hardware": _hardware(result.trainer)})
-    _draw(result.trainer, folder)
+    try:
+        _draw(result.trainer, folder)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {folder.picture}: {error.strerror or error}. The run itself is saved; "
+            f"make room, then draw it again with: freezeout train --resume {folder.path}"
+        ) from error
+    try:
+        print_summary(summary, sys.stdout)
+        sys.stdout.flush()
+    except OSError:
+        discard_output()
+
+
+def discard_output() -> None:
+    """Sends what is still to be printed nowhere, so that Python does not stumble over it."""
+    with suppress(OSError, ValueError):  # no file behind it, as under a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _summary(result: RunResult, folder: RunFolder) -> RunSummary:

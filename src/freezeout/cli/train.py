@@ -89,7 +89,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _run(options: argparse.Namespace) -> int:
     _refuse_launcher()
-    # What is slow to import comes after --help and bad usage have been dealt with.
+    # What only a run needs comes after --help and bad usage have been dealt with.
     from freezeout.cli.show import DisplayObserver, finish
     from freezeout.report.choose import make_display
     from freezeout.training.folder import RunFolder, next_free
@@ -115,8 +115,8 @@ def _run(options: argparse.Namespace) -> int:
         folder = RunFolder(out or next_free(Path("runs"), f"{settings.data}-{settings.model}"))
         folder.check_empty()
 
-    with make_display(getattr(options, "display", "auto")) as display:
-        observers: list[Observer] = [DisplayObserver(display)]
+    with DisplayObserver(make_display(getattr(options, "display", "auto"))) as display:
+        observers: list[Observer] = [display]
         board = None
         if getattr(options, "tensorboard", False):
             board = TensorBoardObserver(folder.tensorboard)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from freezeout.data.compact import read_compact_copy
+from freezeout.data.compact import COMPACT_FILES, read_compact_copy
 from freezeout.data.dataset import Dataset
 from freezeout.data.fetch import fetch
-from freezeout.data.files import check_md5, find, read_checked
+from freezeout.data.files import check_md5, find, missing_files, read_checked
 from freezeout.data.official import MD5, CifarFacts
 from freezeout.data.plain_pickle import Call, Name, bytes_of, read_plain_pickle
 from freezeout.errors import DataError
@@ -30,23 +30,43 @@ def load_cifar(facts: CifarFacts, root: Path, *, download: bool) -> Dataset:
 
     Under ``root``, and under ``root/cifar10`` or ``root/cifar100``, are looked for, in this order:
     the unpacked official folder, the official archive (read without unpacking it to disk), and a
-    compact copy (:mod:`freezeout.data.compact`). CIFAR-100 has its 100 fine labels.
+    compact copy (:mod:`freezeout.data.compact`). A folder that lacks files gives way to the next
+    form; when no form is complete it is an error and is never fetched over. CIFAR-100 has its
+    100 fine labels.
 
     Raises:
         DataError: If nothing is found and the archive cannot be fetched, or what is found is
             damaged or incomplete.
     """
-    folders = (facts.folder, f"{facts.name}/{facts.folder}")
-    archives = (facts.archive, f"{facts.name}/{facts.archive}")
-    compact = (f"{facts.name}/labels.npy", f"{facts.name}/test_batch.xz")
-    if folder := find(root, folders):
-        return _official(facts, _read_folder(facts, folder))
-    if (archive := find(root, archives)) is None:
-        if file := find(root, compact):
-            return _dataset(facts, *read_compact_copy(facts, file.parent))
-        looked_for = (*folders, *archives, *compact)
-        archive = fetch(facts.archive, root, looked_for=looked_for, download=download)
+    names = (*facts.train_files, facts.test_file)
+    folders = [
+        folder
+        for folder in (root / facts.folder, root / facts.name / facts.folder)
+        if folder.exists()
+    ]
+    for folder in folders:
+        if not missing_files(folder, names):
+            return _official(facts, _read_folder(facts, folder))
+    archive = find(root, (facts.archive, f"{facts.name}/{facts.archive}"))
+    if archive is None:
+        compact = root / facts.name
+        lacking = missing_files(compact, COMPACT_FILES)
+        if not lacking:
+            return _dataset(facts, *read_compact_copy(facts, compact))
+        if folders:
+            raise _incomplete(facts, folders[0], missing_files(folders[0], names))
+        if len(lacking) < len(COMPACT_FILES):
+            raise _incomplete(facts, compact, lacking)
+        wanted = f"{facts.folder} or {facts.archive}"
+        archive = fetch(facts.archive, root, wanted=wanted, download=download)
     return _official(facts, _read_archive(facts, archive))
+
+
+def _incomplete(facts: CifarFacts, folder: Path, lacking: list[str]) -> DataError:
+    return DataError(
+        f"{folder} is incomplete: it lacks {', '.join(lacking)}. Put the missing files there, or "
+        f"delete the folder to have {facts.archive} fetched."
+    )
 
 
 def read_cifar_file(

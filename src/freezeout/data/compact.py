@@ -31,13 +31,14 @@ from freezeout.data.files import read_bytes
 from freezeout.data.official import CifarFacts
 from freezeout.errors import DataError
 
-__all__ = ["decode_batch", "read_compact_copy"]
+__all__ = ["COMPACT_FILES", "decode_batch", "read_compact_copy"]
 
 _BATCH = 10_000
 _SIDE = 32
 _IMAGE_BYTES = 3 * _SIDE * _SIDE
 _BATCH_BYTES = _BATCH * _IMAGE_BYTES
 _FILES = (*(f"data_batch_{number}.xz" for number in range(1, 6)), "test_batch.xz")
+COMPACT_FILES = ("labels.npy", *_FILES)
 _MAX_THREADS = 4  # each holds about 200 MB while it decodes
 
 

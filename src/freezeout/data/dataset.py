@@ -109,11 +109,11 @@ def hold_out(dataset: Dataset, count: int) -> Dataset:
         Brock et al., "FreezeOut", 2017, section 3 (arXiv:1706.04983).
     """
     if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"count must be an integer, got {count!r}. Give a number of images.")
+        raise TypeError(f"holdout must be an integer, got {count!r}. Give a number of images.")
     total = len(dataset.train_images)
     if not 1 <= count < total:
         raise ValueError(
-            f"count must lie in [1, {total - 1}], got {count}. Of the {total} training images of "
+            f"holdout must lie in 1 to {total - 1}, got {count}. Of the {total} training images of "
             f"{dataset.name} at least one must stay for training."
         )
     return replace(

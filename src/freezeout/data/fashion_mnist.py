@@ -44,5 +44,5 @@ def _read(root: Path, name: str, *, download: bool) -> torch.Tensor:
     places = [f"{folder}/{name}" if folder else name for folder in _FOLDERS]
     path = find(root, places)
     if path is None:
-        path = fetch(name, root, "fashion_mnist", looked_for=places, download=download)
+        path = fetch(name, root, "fashion_mnist", download=download)
     return read_idx(read_checked(path, MD5[name]), str(path))

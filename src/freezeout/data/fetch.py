@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,19 +31,20 @@ def default_data_dir() -> Path:
 
 
 def fetch(
-    name: str, root: Path, folder: str = "", *, looked_for: Sequence[str], download: bool
+    name: str, root: Path, folder: str = "", *, wanted: str | None = None, download: bool
 ) -> Path:
     """Fetch an official file that was not found, and verify its MD5.
 
-    The bytes arrive under a temporary name in the same folder, which is created. They get their
-    final name only when the MD5 is the published one, so an interrupted or damaged download is
-    never taken for the file. The start of a download is logged, at level ``INFO``.
+    The bytes arrive under a temporary name in the same folder, which is created, and removed again
+    if the download fails and nothing else is in it. They get their final name only when the MD5 is
+    the published one, so an interrupted or damaged download is never taken for the file. The start
+    of a download is logged, at level ``INFO``.
 
     Args:
         name: File name, a key of ``official.ADDRESS``.
         root: The folder of all data.
         folder: Where inside ``root`` the file goes.
-        looked_for: The places inside ``root`` where nothing was found, for the message.
+        wanted: What was looked for, for the message; ``name`` by default.
         download: Whether the network may be used.
 
     Returns:
@@ -54,18 +56,17 @@ def fetch(
     """
     url = official.ADDRESS[name]
     target = root / folder
-    missing = f"{name} was not found under {root} (looked for {', '.join(looked_for)})"
-    by_hand = (
-        "Give the folder that holds it with --data-dir (data_dir=), or download it by hand from "
-        f"{url} into {target}."
+    missing = f"{wanted or name} was not found under {root}"
+    advice = (
+        "Give the folder that holds it with --data-dir (data_dir=), or download "
+        f"{url} into that folder."
     )
     if not download:
-        raise DataError(f"{missing}, and downloading is switched off. {by_hand}")
+        raise DataError(f"{missing}, and downloading is switched off. {advice}")
     pooch = _pooch()
     _LOG.info("fetching %s to %s", url, target)
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        with _quiet(pooch), ExitStack() as responses:
+        with _made(target), _quiet(pooch), ExitStack() as responses:
 
             def remember(response: Any, **_: object) -> None:
                 responses.callback(response.close)
@@ -84,10 +85,22 @@ def fetch(
             )
     # pooch reports a wrong checksum as ValueError; the errors of requests are OSErrors.
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{missing}, and could not be fetched from {url}: {_reason(error)} {by_hand}"
-        ) from error
+        raise DataError(f"{missing}, and fetching it failed: {_reason(error)} {advice}") from error
     return Path(path)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder; after a failure remove what was made of it and is still empty."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty ends it
+            for each in made:
+                each.rmdir()
+        raise
 
 
 def _pooch() -> ModuleType:
@@ -121,4 +134,9 @@ def _reason(error: Exception) -> str:
     # requests wraps a plain "connection refused" into three layers of class names.
     if "Max retries exceeded" in text and (found := re.search(r"\[Errno -?\d+\] [\w ]+", text)):
         text = f"no connection ({found.group()})"
+    elif "IncompleteRead" in text:
+        text = "the connection broke off"
+    elif "known hash" in text:
+        text = "what arrived is not the published file (another MD5)"
+    text = textwrap.shorten(text.split(" for url: ")[0], 120, placeholder=" ...")
     return text if text.endswith(".") else f"{text}."

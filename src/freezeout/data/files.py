@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from freezeout.errors import DataError
 
-__all__ = ["check_md5", "find", "read_bytes", "read_checked"]
+__all__ = ["check_md5", "find", "missing_files", "read_bytes", "read_checked"]
 
 _CHUNK = 1 << 20
 
@@ -16,6 +16,11 @@ _CHUNK = 1 << 20
 def find(root: Path, places: Sequence[str]) -> Path | None:
     """Return the first of ``places`` (relative to ``root``) that exists, or ``None``."""
     return next((root / place for place in places if (root / place).exists()), None)
+
+
+def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return those of ``names`` that ``folder`` does not hold."""
+    return [name for name in names if not (folder / name).exists()]
 
 
 def read_bytes(path: Path) -> bytes:

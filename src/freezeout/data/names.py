@@ -21,12 +21,14 @@ def canonical_name(name: str) -> str:
         ('cifar10', 'fashion-mnist')
     """
     if not isinstance(name, str):
-        raise TypeError(f"name must be a string, got {name!r}. Choose one of {', '.join(NAMES)}.")
+        raise TypeError(
+            f"the data set must be a string, got {name!r}. Choose one of {', '.join(NAMES)}."
+        )
     known = {_bare(each): each for each in NAMES}
     if _bare(name) not in known:
         raise ValueError(
-            f"name must be one of {', '.join(NAMES)}, got {name!r}. Choose one of these, or make "
-            "a freezeout.data.Dataset of your own tensors."
+            f"the data set must be one of {', '.join(NAMES)}, got {name!r}. Case, hyphens and "
+            "underscores do not matter."
         )
     return known[_bare(name)]
 

@@ -25,7 +25,8 @@ def load(
     ``digits`` ships with scikit-learn and needs no file. For the others the official files are
     looked for under ``data_dir`` and, where they are missing, fetched from their official
     address. Every file is verified against its published checksum before it is parsed, and no
-    code in it can run. A damaged file is an error; it is never fetched over. For CIFAR a compact
+    code in it can run. A damaged file is an error, and so is a CIFAR folder that lacks files with
+    no complete form beside it; neither is fetched over. For CIFAR a compact
     copy (:mod:`freezeout.data.compact`) does as well.
 
     Args:
@@ -61,10 +62,24 @@ def _root(data_dir: str | os.PathLike[str] | None) -> Path:
         return default_data_dir()
     if not isinstance(data_dir, (str, os.PathLike)):
         raise TypeError(f"data_dir must be a path or None, got {data_dir!r}. Give a folder.")
-    root = Path(data_dir).expanduser()
-    if root.exists() and not root.is_dir():
+    try:
+        root = Path(data_dir).expanduser()
+        root.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return root  # its place may still be made
+    # A null byte is a ValueError, an unknown user's home a RuntimeError.
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"--data-dir (data_dir=) must name a folder, got {_short(str(data_dir))}: "
+            f"{getattr(error, 'strerror', None) or error}. Give a folder that can be reached."
+        ) from error
+    if not root.is_dir():
         raise DataError(
             f"{root} is a file, and --data-dir (data_dir=) must be a folder. Give the folder that "
             "holds the data sets."
         )
     return root
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 200 else text[:200] + "...")

@@ -17,6 +17,7 @@ from freezeout.report.summary import (
     RunSummary,
     format_seconds,
     measured_saving,
+    print_summary,
     render_summary,
     summary_text,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "format_seconds",
     "make_display",
     "measured_saving",
+    "print_summary",
     "render_summary",
     "summary_text",
 ]

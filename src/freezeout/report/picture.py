@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +25,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
 
 __all__ = ["build_figure", "draw_run"]
 
@@ -32,6 +34,7 @@ _FAINT = "#8a8a8a"
 _ACCENT = "#b03a2e"  # a dark red that stays apart from every viridis shade, also in grey
 _MAX_POINTS = 5000
 _NAMED_LAYERS = 16
+_FEW_WINDOWS = 5  # a median over fewer is drawn as uncertain
 
 
 def draw_run(
@@ -283,16 +286,10 @@ def _draw_step_times(
             zorder=2,
             label="slower, beyond the axis",
         )
-    xs, ys = _median_line(step_times, medians)
-    axes.plot(
-        np.asarray(xs) / total_steps,
-        ys,
-        color=_ACCENT,
-        lw=2.0,
-        zorder=4,
-        label="median per frozen depth",
-    )
-    _annotate_end(axes, xs[-1] / total_steps, medians, last)
+    xs, ys, depths = _median_line(step_times, medians)
+    stair = np.asarray(xs) / total_steps
+    _draw_stair(axes, stair, np.asarray(ys), _few(step_times, depths))
+    _annotate_end(axes, stair, np.asarray(ys), medians, last)
     legend = axes.legend(loc="lower left", fontsize=9, labelcolor=_INK, framealpha=0.9, ncols=2)
     legend.get_frame().set_edgecolor("none")
     legend.set_zorder(6)
@@ -300,21 +297,66 @@ def _draw_step_times(
 
 def _median_line(
     step_times: Sequence[tuple[int, float, int]], medians: dict[int, float]
-) -> tuple[list[int], list[float]]:
-    """Corners of the stair of medians: a run of equal depth begins where the last one ended."""
+) -> tuple[list[int], list[float], list[int]]:
+    """Corners of the stair of medians, and their depths.
+
+    A run of equal depth begins where the last one ended.
+    """
     xs: list[int] = []
     ys: list[float] = []
+    depths: list[int] = []
     first = step_times[0][0]
     start = max(0, 2 * first - step_times[1][0]) if len(step_times) > 1 else 0
     for depth, run in groupby(step_times, key=lambda record: record[2]):
         end = list(run)[-1][0]
         xs += [start, end]
         ys += [medians[depth], medians[depth]]
+        depths += [depth, depth]
         start = end
-    return xs, ys
+    return xs, ys, depths
 
 
-def _annotate_end(axes: Axes, end: float, medians: dict[int, float], depth: int) -> None:
+def _few(step_times: Sequence[tuple[int, float, int]], depths: Sequence[int]) -> NDArray[np.bool_]:
+    """Which corners stand for a median over few windows."""
+    windows = Counter(frozen for _, _, frozen in step_times)
+    return np.asarray([windows[depth] < _FEW_WINDOWS for depth in depths])
+
+
+def _draw_stair(
+    axes: Axes, xs: NDArray[np.float64], ys: NDArray[np.float64], few: NDArray[np.bool_]
+) -> None:
+    """Draw the stair of medians, dashed and thinner where few windows make it uncertain."""
+    if not few.all():
+        axes.plot(
+            xs,
+            np.where(few, np.nan, ys),
+            color=_ACCENT,
+            lw=2.0,
+            zorder=4,
+            label="median per frozen depth",
+        )
+    if few.any():
+        dashed = few.copy()  # with the risers on both sides
+        dashed[1:] |= few[:-1]
+        dashed[:-1] |= few[1:]
+        axes.plot(
+            xs,
+            np.where(dashed, ys, np.nan),
+            color=_ACCENT,
+            lw=1.0,
+            ls="--",
+            zorder=4,
+            label=f"median of fewer than {_FEW_WINDOWS} windows",
+        )
+
+
+def _annotate_end(
+    axes: Axes,
+    xs: NDArray[np.float64],
+    ys: NDArray[np.float64],
+    medians: dict[int, float],
+    depth: int,
+) -> None:
     """Say how far the last step time lies from the unfrozen one."""
     if 0 not in medians or depth == 0 or medians[0] == 0:
         return
@@ -322,14 +364,13 @@ def _annotate_end(axes: Axes, end: float, medians: dict[int, float], depth: int)
         medians[0], color=_ACCENT, lw=1.0, ls=(0, (1, 2)), zorder=3, label="unfrozen median"
     )
     change = round(100 * (medians[depth] / medians[0] - 1))
-    above = medians[depth] < 0.25 * axes.get_ylim()[1]  # no room left between line and axis
     axes.annotate(
         f"{change:+d} %".replace("-", "−"),
-        (end, medians[depth]),
-        xytext=(-4, 6 if above else -7),
+        (xs[-1], _free_height(xs, ys, medians[0], medians[depth], axes.get_ylim()[1])),
+        xytext=(-4, 0),
         textcoords="offset points",
         ha="right",
-        va="bottom" if above else "top",
+        va="center",
         fontsize=12,
         fontweight="bold",
         color=_ACCENT,
@@ -352,6 +393,27 @@ def _note(axes: Axes, x: float, text: str) -> None:
         color=_INK,
         zorder=7,
     )
+
+
+def _free_height(
+    xs: NDArray[np.float64],
+    ys: NDArray[np.float64],
+    unfrozen: float,
+    last: float,
+    top: float,
+) -> float:
+    """Where the middle of the label at the end keeps clear of the stair and the unfrozen median.
+
+    As near below the last median as there is room, else anywhere near it.
+    """
+    near = xs[1:] >= xs[-1] - 0.12  # the label is no wider
+    low = np.append(np.minimum(ys[:-1], ys[1:])[near], unfrozen)
+    high = np.append(np.maximum(ys[:-1], ys[1:])[near], unfrozen)
+    half = 0.08 * top  # half the label, with a gap
+    heights = np.linspace(half + 0.01 * top, top - half, 60)
+    free = [y for y in heights if not np.any((low < y + half) & (high > y - half))]
+    below = [y for y in free if y < last]
+    return float(min(below or free or [0.5 * last], key=lambda y: abs(y - last)))
 
 
 def _draw_progress_axis(axes: Axes, total_steps: int) -> None:

@@ -19,16 +19,20 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from freezeout.report._text import encodable
 
 __all__ = [
     "DepthCost",
     "RunSummary",
     "format_seconds",
     "measured_saving",
+    "print_summary",
     "render_summary",
     "summary_text",
 ]
@@ -232,6 +236,27 @@ def summary_text(summary: RunSummary, width: int = 80) -> str:
     )
     console.print(render_summary(summary))
     return "\n".join(line.rstrip() for line in target.getvalue().splitlines())
+
+
+def print_summary(summary: RunSummary, stream: IO[str]) -> None:
+    """Write a summary to a stream: laid out on a terminal, else as plain text of 80 columns.
+
+    Args:
+        summary: The finished run.
+        stream: Where to write. Characters its encoding lacks become question marks.
+
+    Raises:
+        OSError: If the stream cannot be written to, such as a pipe that was closed.
+    """
+    if stream.isatty():
+        console = Console(file=stream)
+        with console.capture() as capture:
+            console.print(render_summary(summary))
+        text = capture.get()
+    else:
+        text = summary_text(summary) + "\n"
+    stream.write(encodable(text, stream))
+    stream.flush()
 
 
 def _compared_seconds(

@@ -15,7 +15,7 @@ import torch
 
 from freezeout.errors import CheckpointError, RunError
 
-__all__ = ["FORMAT", "load_checkpoint", "save_checkpoint", "write_atomically"]
+__all__ = ["FORMAT", "load_checkpoint", "remove_parts", "save_checkpoint", "write_atomically"]
 
 FORMAT = 1
 """Version of the layout of a checkpoint."""
@@ -37,6 +37,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
         ) as file:
             temporary = Path(file.name)
+            temporary.chmod(0o666 & ~_umask())  # as for any other new file
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -85,7 +86,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         _check_sums(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (
         RuntimeError,
         OSError,
@@ -97,17 +98,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         zlib.error,
     ) as error:
         raise CheckpointError(
-            f"checkpoint {path} is damaged or not a checkpoint ({type(error).__name__}). {hint}"
+            f"checkpoint {path} is damaged or not a checkpoint. {hint}"
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    found: dict[str, Any] = state if isinstance(state, dict) else {}
+    version = found.get("format")
+    if type(version) is not int or version != FORMAT:
         raise CheckpointError(
             f"{path} is no checkpoint of this version of freezeout (layout {FORMAT}). {hint}"
         )
-    return state
+    return found
 
 
 def _check_sums(path: Path) -> None:
-    """Compares every part of the file with its checksum, which ``torch.load`` does not."""
+    """Compares every part with its checksum, which ``torch.load`` does not; a read more."""
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -115,9 +118,24 @@ def _check_sums(path: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    cause = error.__context__ if isinstance(error.__context__, OSError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    if isinstance(error, RuntimeError):  # of torch.save, in words about its own source
+        return "the file could not be written in full (is the disk full?)"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what writes that were killed have left in a folder."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -63,6 +63,10 @@ class StepClock:
         """All windows so far."""
         return tuple(self._windows)
 
+    def __len__(self) -> int:
+        """Number of windows so far."""
+        return len(self._windows)
+
     @property
     def full(self) -> bool:
         """Whether the running window has its full length."""

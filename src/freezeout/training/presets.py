@@ -50,6 +50,6 @@ def preset(name: str) -> dict[str, Any]:
     Raises:
         RunError: If there is no such preset.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise RunError(f"unknown preset {name!r}: presets are {', '.join(PRESETS)}. Choose one.")
     return dict(PRESETS[name])

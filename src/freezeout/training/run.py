@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ import torch
 from freezeout.data import Dataset, default_augmentation, hold_out, load
 from freezeout.errors import CheckpointError, RunError
 from freezeout.freezing import FreezeEvent
-from freezeout.training.checkpoint import load_checkpoint, save_checkpoint
+from freezeout.training.checkpoint import load_checkpoint, remove_parts, save_checkpoint
 from freezeout.training.folder import RunFolder
 from freezeout.training.observer import Observer, Progress
 from freezeout.training.settings import Settings
@@ -106,6 +107,13 @@ def start(settings: Settings, folder: RunFolder, observers: Sequence[Observer] =
     settings, dataset = prepare(settings)
     trainer = Trainer(settings, dataset)
     folder.create(settings)
+    _begin(trainer, folder)
+    return _go(trainer, folder, observers)
+
+
+def _begin(trainer: Trainer, folder: RunFolder) -> None:
+    """The first line of the log, and a checkpoint, so that a run killed at once can resume."""
+    settings = trainer.settings
     folder.log(
         "start",
         step=0,
@@ -116,8 +124,7 @@ def start(settings: Settings, folder: RunFolder, observers: Sequence[Observer] =
         torch=torch.__version__,
         device=str(trainer.device),
     )
-    save_checkpoint(folder.checkpoint, trainer.state_dict())  # a run killed at once can resume
-    return _go(trainer, folder, observers)
+    save_checkpoint(folder.checkpoint, trainer.state_dict())
 
 
 def resume(
@@ -144,13 +151,21 @@ def resume(
                 f"the run in {folder.path} has {name}={getattr(settings, name)!r}, got {value!r}. "
                 "A resumed run keeps its settings: leave this one out, or start a new run."
             )
-    state = load_checkpoint(folder.checkpoint)
-    _check_same(folder, settings, state.get("settings", {}))
+    # A run that was killed before its very first checkpoint begins anew.
+    begun = folder.checkpoint.exists() or any(r["event"] != "start" for r in folder.read_log())
+    state = load_checkpoint(folder.checkpoint) if begun else None
+    if state is not None:
+        _check_same(folder, settings, state.get("settings"))
     _announce(settings, observers)
     settings, dataset = prepare(replace(settings, **dict(changes or {})))
     trainer = Trainer(settings, dataset)
-    trainer.load_state_dict(state)
-    folder.rewind_log(trainer.step)
+    remove_parts(folder.path)
+    if state is not None:
+        trainer.load_state_dict(state)
+        folder.rewind_log(trainer.step)
+    else:
+        folder.rewind_log(-1)
+        _begin(trainer, folder)
     return _go(trainer, folder, observers)
 
 
@@ -161,7 +176,12 @@ def _announce(settings: Settings, observers: Sequence[Observer]) -> None:
             observer.message(f"reading {settings.data} ...")
 
 
-def _check_same(folder: RunFolder, settings: Settings, saved: Mapping[str, Any]) -> None:
+def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
+    if not isinstance(saved, Mapping):
+        raise CheckpointError(
+            f"checkpoint {folder.checkpoint} holds no settings. Restore it from a copy, or start "
+            "the run again in an empty folder."
+        )
     here = settings.to_dict()
     for name in sorted(here.keys() | saved.keys()):
         if name not in _MOVABLE and here.get(name) != saved.get(name):
@@ -217,6 +237,7 @@ class _Session:
         """Logs and passes on that a layer froze."""
         kind = "freeze" if event.frozen else "unfreeze"
         self.folder.log(kind, step=event.step, index=event.index, name=event.name)
+        self._computed_at = -math.inf  # what is shown next counts anew
         for observer in self.observers:
             observer.freeze(event)
 
@@ -237,6 +258,7 @@ class _Session:
             if not self._epoch(interrupt):
                 break
             record = trainer.finish_epoch()
+            self._saved_seconds = record.saved_seconds
             self.folder.log("epoch", **asdict(record))
             for observer in self.observers:
                 observer.epoch(record)
@@ -287,7 +309,8 @@ class _Session:
         if not self.observers:
             return
         trainer, now = self.trainer, time.monotonic()
-        if now - self._computed_at > 1.0:  # medians over all steps so far: not at every step
+        # Medians over all steps so far: not at every step, and the less often the more there are.
+        if now - self._computed_at > max(1.0, len(trainer.clock) / 2000):
             self._saved_seconds = trainer.clock.saved_seconds()
             self._computed_at = now
         pace = trainer.clock.pace()

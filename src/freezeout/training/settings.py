@@ -74,7 +74,9 @@ class Settings:
         None, "largest factor that scaling may put on a rate, at least 1", kind=float
     )
     times: tuple[float, ...] | None = _setting(
-        None, "explicit freeze times, one per layer: 0.3,0.6,1 (instead of t0, spacing)", kind=tuple
+        None,
+        "explicit freeze times, one per layer: 0.3,0.6,1 (t0 and spacing do not count then)",
+        kind=tuple,
     )
     precision: Precision = _setting(
         "fp32", "bf16: autocast to bfloat16", choices=get_args(Precision)
@@ -85,7 +87,7 @@ class Settings:
         None, "CPU threads, at least 1 (default: torch's); part of the result's last bits", kind=int
     )
     deterministic: bool = _setting(
-        True, "on a GPU: only kernels that give the same bits every time", kind=bool
+        True, "on a GPU: only cuDNN kernels that give the same bits every time", kind=bool
     )
     seed: int = _setting(0, "seed of weights, order and augmentation, at least 0", kind=int)
     evaluate_every: int = _setting(1, "test after every so many epochs, at least 1", kind=int)
@@ -94,8 +96,9 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        if self.times is not None:
-            object.__setattr__(self, "times", tuple(self.times))
+        times: Any = self.times
+        if isinstance(times, list):  # as TOML has it
+            object.__setattr__(self, "times", tuple(times))
         for spec in setting_fields():
             _check_type(spec, getattr(self, spec.name))
         object.__setattr__(self, "data", canonical_name(self.data))
@@ -117,6 +120,10 @@ class Settings:
             )
         if not math.isfinite(self.weight_decay):
             raise ValueError(f"weight_decay must be finite, got {self.weight_decay}.")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise ValueError(f"{name} must be at most {most:g}, got {value}. {_help(name)}.")
         if self.device not in ("auto", "cpu", "cuda") and not _is_cuda_index(self.device):
             raise ValueError(
                 f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}. "
@@ -197,6 +204,16 @@ _LEAST: dict[str, float] = {
 }
 
 
+_MOST: dict[str, float] = {
+    "epochs": 10**6,
+    "batch_size": 10**6,
+    "lr": 1e30,  # beyond, a rate no longer fits into float32
+    "weight_decay": 1e30,
+    "seed": 2**63 - 1,
+    "threads": 1024,
+}
+
+
 def setting_fields() -> tuple[Field[Any], ...]:
     """The fields of `Settings`; ``metadata`` has help, choices and kind of each."""
     return fields(Settings)
@@ -232,4 +249,4 @@ _KIND_WORDS = {
 
 def _is_cuda_index(device: str) -> bool:
     kind, _, index = device.partition(":")
-    return kind == "cuda" and index.isdecimal()
+    return kind == "cuda" and index.isdecimal() and len(index) < 4

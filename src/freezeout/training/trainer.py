@@ -233,16 +233,27 @@ class Trainer:
             if state["device_generator"] is not None and self.device.type == "cuda":
                 torch.cuda.set_rng_state(state["device_generator"], self.device)
             self.clock.load_state_dict(state["clock"])
-            self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
+            position = state["step"], state["epoch"], state["batch"]
+            if not all(type(number) is int and number >= 0 for number in position):
+                raise ValueError(f"its position {position} is none.")
+            self.step, self.epoch, self.batch = position
             self.elapsed = state["elapsed"]
             self._sums = _EpochSoFar(**state["sums"])
             self.history = [EpochRecord(**record) for record in state["history"]]
-        except CheckpointError:
-            raise
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except CheckpointError as error:
+            raise CheckpointError(f"the checkpoint does not fit: {error}") from error
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+            RuntimeError,
+            AttributeError,
+            AssertionError,
+        ) as error:
             raise CheckpointError(
                 "the checkpoint belongs to another network, other data or another version: "
-                f"{str(error).splitlines()[0]} Resume it with the settings it was saved with."
+                f"{(str(error).splitlines() or ['?'])[0]} Resume it with the settings it was saved "
+                "with."
             ) from error
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -304,6 +315,13 @@ def _loaders(
         )
     except (ValueError, TypeError) as error:
         raise RunError(str(error)) from error
+    sizes = {settings.batch_size, train.num_images % settings.batch_size or settings.batch_size}
+    if min(*sizes, train.num_images) < 2:
+        raise RunError(
+            f"every training batch must hold at least 2 images, got batch_size="
+            f"{settings.batch_size} for {train.num_images} images: BatchNorm cannot normalise one. "
+            "Use larger batches or more training images."
+        )
     test = TensorLoader(
         dataset.test_images,
         dataset.test_labels,
@@ -337,6 +355,7 @@ def _build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
 def _diverged(step: int, what: str) -> DivergenceError:
     return DivergenceError(
         step,
-        f"training diverged: {what} at step {step}. Lower --lr, cap the scaled rates with "
-        "--scale-cap, or warm up with --warmup-steps.",
+        f"training diverged: {what} at step {step}. The last checkpoint, from before, is kept, but "
+        "going on from it would diverge again: start a new run with a lower --lr, with the scaled "
+        "rates capped by --scale-cap, or with --warmup-steps.",
     )
