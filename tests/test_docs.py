@@ -1,6 +1,7 @@
 """Every example in README and docs is run, every command parsed, every link followed."""
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -97,3 +98,18 @@ def test_the_example_of_an_own_network_learns_and_freezes(capsys):
         "blocks.2",
         "blocks.3",
     ]
+
+
+def test_the_benchmark_page_shows_the_committed_result():
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "step_cost-cpu.json").read_text())
+    assert result["passed"] == ("fails" not in page and "undecided |" not in page)
+    for row in result["comparisons"]:
+        low, high = row["interval"]
+        if row["bar"] is not None:
+            assert f"| {row['median']:.3f} | {low:.3f} to {high:.3f} |" in page, row["name"]
+        elif row["depth"] is not None:
+            assert f"| {row['median']:.2f} |" in page, row["name"]
+    assert result["versions"]["torch"] in page
+    assert result["hardware"]["cpu"] in page
+    assert sum(m["prefix_saved"] + m["prefix_state"] for m in result["memory"]) == 0
