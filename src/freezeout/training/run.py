@@ -193,14 +193,14 @@ def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
 
 
 def _go(trainer: Trainer, folder: RunFolder, observers: Sequence[Observer]) -> RunResult:
-    session = _Session(trainer, folder, observers)
-    remove = trainer.scheduler.freezer.add_listener(session.note_freeze)
+    stretch = _Stretch(trainer, folder, observers)
+    remove = trainer.scheduler.freezer.add_listener(stretch.note_freeze)
     try:
         with _machine(trainer.settings), _Interrupt() as interrupt:
-            session.train(interrupt)
+            stretch.train(interrupt)
     finally:
         remove()
-    return RunResult(trainer, not trainer.finished, session.seconds())
+    return RunResult(trainer, not trainer.finished, stretch.seconds())
 
 
 @contextmanager
@@ -216,7 +216,7 @@ def _machine(settings: Settings) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class _Session:
+class _Stretch:
     """One stretch of a run, from start or resume to its end or interruption."""
 
     def __init__(self, trainer: Trainer, folder: RunFolder, observers: Sequence[Observer]) -> None:
