@@ -19,24 +19,28 @@ CORE = sorted(path for path in ROOT.glob("*.py") if path.stem not in ("__init__"
 
 # DESIGN, "Parts, and who may import whom": each part may import itself and these.
 BASE = {"errors"}
-LOW = BASE | {"layers", "schedule"}
-MIDDLE = LOW | {"freezing", "cost"}
-HIGH = MIDDLE | {"scheduler", "planner"}
+LOW = BASE | {"layers", "schedule", "tensors"}
+MIDDLE = LOW | {"freezing", "groups", "cost"}
+HIGH = MIDDLE | {"scheduler", "saving", "planner"}
 ALLOWED = {
     "errors": set(),
     "schedule": BASE,
-    "layers": BASE,
+    "tensors": BASE,
+    "layers": BASE | {"tensors"},
     "freezing": LOW,
-    "cost": LOW,
+    "groups": LOW,
+    "cost": LOW | {"freezing", "groups"},  # it measures with layers really frozen
+    "paper_estimate": BASE | {"schedule"},
     "scheduler": MIDDLE,
-    "planner": MIDDLE,
+    "saving": MIDDLE,
+    "planner": MIDDLE | {"saving"},
     "reference": MIDDLE,
     "models": BASE,
     "data": BASE,
     "training": HIGH | {"models", "data"},
     "report": BASE,
     "integrations": HIGH,
-    "cli": HIGH | {"models", "data", "training", "report", "integrations", "freezeout"},
+    "cli": HIGH | {"paper_estimate", "tensors"} | {"models", "data", "training", "report", "integrations", "freezeout"},
     "__main__": {"cli"},
     "freezeout": HIGH,  # its __init__: re-exports the core and nothing of the rest
 }
@@ -45,9 +49,25 @@ PRIVATE = {
     "_cut": "layers",
     "_trace": "layers",
     "_schedule_checks": "schedule",
+    "_cost_checks": "cost",
+    "_fit": "cost",
+    "_measure": "cost",
+    "_snapshot": "cost",
+    "_timeline": "cost",
+    "_allocate": "planner",
+    "_plan_text": "saving",
 }
-ON_STANDARD_LIBRARY = {"errors", "schedule"}
-ON_TORCH = {"layers", "freezing", "cost", "scheduler", "planner", "reference", "models"}
+ON_STANDARD_LIBRARY = {"errors", "schedule", "saving", "planner", "paper_estimate"}
+ON_TORCH = {
+    "tensors",
+    "layers",
+    "freezing",
+    "groups",
+    "cost",
+    "scheduler",
+    "reference",
+    "models",
+}
 
 
 def module_name(path: Path) -> str:
@@ -176,6 +196,8 @@ def test_importing_the_package_loads_no_extra():
 def test_exported_names_are_these():
     assert freezeout.__all__ == [
         "CheckpointError",
+        "CostError",
+        "Costs",
         "DataError",
         "DivergenceError",
         "FreezeEvent",
@@ -184,12 +206,17 @@ def test_exported_names_are_these():
         "Freezer",
         "FrozenPrefixWarning",
         "Layer",
+        "LayerCost",
         "Layers",
+        "Plan",
         "PrefixError",
         "RunError",
         "Schedule",
         "SplitError",
         "freeze_times",
+        "measure_costs",
+        "plan",
+        "predicted_saving",
         "split_layers",
         "unfreeze",
     ]

@@ -5,11 +5,13 @@
     scheduler = freezeout.FreezeOut(optimizer, model, total_steps=epochs * len(loader))
 
 Start reading in `freezeout.schedule` (when a layer freezes, at which rate it learns until then),
-then `freezeout.scheduler`.
+then `freezeout.scheduler`; `freezeout.cost` and `freezeout.planner` say beforehand what it saves.
 """
 
+from freezeout.cost import Costs, LayerCost, measure_costs
 from freezeout.errors import (
     CheckpointError,
+    CostError,
     DataError,
     DivergenceError,
     FreezeOutError,
@@ -20,6 +22,8 @@ from freezeout.errors import (
 )
 from freezeout.freezing import FreezeEvent, Freezer, unfreeze
 from freezeout.layers import Layer, Layers, split_layers
+from freezeout.planner import plan
+from freezeout.saving import Plan, predicted_saving
 from freezeout.schedule import Schedule, freeze_times
 from freezeout.scheduler import FreezeOut
 
@@ -27,6 +31,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "CostError",
+    "Costs",
     "DataError",
     "DivergenceError",
     "FreezeEvent",
@@ -35,12 +41,17 @@ __all__ = [
     "Freezer",
     "FrozenPrefixWarning",
     "Layer",
+    "LayerCost",
     "Layers",
+    "Plan",
     "PrefixError",
     "RunError",
     "Schedule",
     "SplitError",
     "freeze_times",
+    "measure_costs",
+    "plan",
+    "predicted_saving",
     "split_layers",
     "unfreeze",
 ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from freezeout.layers import Layers
+from freezeout.tensors import tensors_in
 
 __all__ = ["BoundaryWatch", "forget_watches"]
 
@@ -68,7 +68,7 @@ class BoundaryWatch:
             return
         self._first = self._first or id(module)
         self._ran.add(index)
-        leak = next((t for t in _tensors(output) if t.requires_grad), None)
+        leak = next((t for t in tensors_in(output) if t.requires_grad), None)
         if index < self._depth and leak is not None:
             self.close()
             layer = self._layers[index]
@@ -80,7 +80,7 @@ class BoundaryWatch:
             )
 
     def _leave(self, module: nn.Module, output: Any) -> None:
-        outputs = list(_tensors(output))
+        outputs = list(tensors_in(output))
         stuck = bool(outputs) and not any(t.requires_grad for t in outputs)
         if stuck and max(self._ran, default=0) < self._depth:
             self.close()
@@ -141,20 +141,6 @@ class _Hook:
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[None]]:
         return _Hook, (None,)
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from _tensors(getattr(value, field.name))
 
 
 def _leaves_of_graph(output: torch.Tensor) -> list[torch.Tensor]:

@@ -44,6 +44,11 @@ def check_t0(t0: object) -> None:
 
 
 def check_spacing(spacing: object) -> None:
+    if spacing == "budget":
+        raise ValueError(
+            "spacing 'budget' needs measured costs, so a schedule alone cannot have it. Take that "
+            "of a plan: freezeout.plan(costs, total_steps, spacing='budget', saving=0.2).schedule."
+        )
     if spacing not in SPACINGS:
         raise ValueError(
             f"spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}. "

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from freezeout._cut import Unit
 from freezeout.errors import SplitError
+from freezeout.tensors import call_arguments
 
 __all__ = ["Trace", "trace"]
 
@@ -114,7 +115,7 @@ def trace(model: nn.Module, units: Sequence[Unit], example: Any) -> Trace:
         SplitError: If the model cannot run on the example.
     """
     seen = Trace()
-    args, kwargs = _arguments(example)
+    args, kwargs = call_arguments(example)
     try:
         with (
             _undisturbed(model),
@@ -131,14 +132,6 @@ def trace(model: nn.Module, units: Sequence[Unit], example: Any) -> Trace:
             "positional or a dict of keyword arguments, on the model's device."
         ) from error
     return seen
-
-
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    if isinstance(example, (tuple, list)):
-        return tuple(example), {}
-    return (example,), {}
 
 
 class _Uses(TorchFunctionMode):

@@ -5,6 +5,7 @@
     FreezeOutError
     ├── SplitError         a model cannot be cut into an ordered list of layers
     ├── PrefixError        a frozen layer's output still needs a gradient (only when strict)
+    ├── CostError          a training step cannot be measured, or measured costs do not fit
     ├── CheckpointError    a checkpoint is damaged, or was made by another network or other settings
     ├── DataError          a data file is missing, damaged or not what it says it is
     ├── RunError           a training run cannot start or go on (settings, folder, disk, launcher)
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "CostError",
     "DataError",
     "DivergenceError",
     "FreezeOutError",
@@ -40,6 +42,10 @@ class SplitError(FreezeOutError):
 
 class PrefixError(FreezeOutError):
     """The output of a frozen layer still needs a gradient, so the backward pass does not stop."""
+
+
+class CostError(FreezeOutError):
+    """A training step cannot be measured, or measured costs do not belong to the model."""
 
 
 class CheckpointError(FreezeOutError):

@@ -64,6 +64,10 @@ class Freezer:
         strict: Raise `PrefixError` where the check fails, instead of warning with
             `FrozenPrefixWarning`.
 
+    Attributes:
+        check: Whether the next freezes are checked; true at first. The check takes hooks on every
+            module for one pass, which a stopwatch would notice.
+
     Example:
         >>> from freezeout import Freezer, split_layers
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -80,6 +84,7 @@ class Freezer:
         self.layers = layers
         self.optimizer = optimizer
         self.strict = strict
+        self.check = True
         self._depth = 0
         self._verified = True
         self._watch: BoundaryWatch | None = None
@@ -157,7 +162,7 @@ class Freezer:
                 self._tell(FreezeEvent(False, layer.index, layer.name, step))
         finally:  # also where a listener raises
             self._verified = self._depth == 0
-            if self._depth:
+            if self._depth and self.check:
                 self._watch = BoundaryWatch(
                     self.layers, self._depth, self._report, self._set_verified
                 )

@@ -21,7 +21,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 from freezeout._schedule_checks import (
-    SPACINGS,
     check_anneal,
     check_cap,
     check_factor,
@@ -32,6 +31,7 @@ from freezeout._schedule_checks import (
 )
 
 __all__ = [
+    "POWERS",
     "Anneal",
     "Schedule",
     "Spacing",
@@ -52,7 +52,8 @@ Curve: TypeAlias = Callable[[float], float]
 Anneal: TypeAlias = Literal["cosine", "linear"] | Curve | None
 """Name of an annealing curve, a curve of your own, or ``None`` to leave the rates alone."""
 
-_POWER = dict(zip(SPACINGS, (1, 2, 3), strict=True))
+POWERS: Mapping[Spacing, int] = {"linear": 1, "squared": 2, "cubic": 3}
+"""Exponent of each spacing."""
 
 
 def freeze_times(num_layers: int, t0: float, *, spacing: Spacing = "cubic") -> tuple[float, ...]:
@@ -85,7 +86,7 @@ def freeze_times(num_layers: int, t0: float, *, spacing: Spacing = "cubic") -> t
     check_integer("num_layers", num_layers, 1, "A model has one or more layers.")
     check_t0(t0)
     check_spacing(spacing)
-    power = _POWER[spacing]
+    power = POWERS[spacing]
     last = num_layers - 1
     times = [(t0 + (1.0 - t0) * i / last) ** power for i in range(last)]
     # A power that underflows to 0 would be a layer that never learns; the paper's t_i are positive.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 import weakref
 from bisect import bisect_right
@@ -17,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from freezeout.errors import CheckpointError, FreezeOutError, FrozenPrefixWarning
 from freezeout.freezing import Freezer
+from freezeout.groups import split_groups
 from freezeout.layers import Layers, LayerSpec, split_layers, unwrap
 from freezeout.schedule import Anneal, Schedule, Spacing, annealing, rate_factors, warmup_factor
 
@@ -140,7 +140,7 @@ class FreezeOut(LRScheduler):
 
         self.freezer = Freezer(self.layers, optimizer, strict=strict)
         self._sets_rates = self.schedule.anneal is not None
-        self._group_layers = _split_groups(optimizer, self.layers) if self._sets_rates else []
+        self._group_layers = split_groups(optimizer, self.layers) if self._sets_rates else []
         self._updates = 0
         self._idle_calls = 0
         self._warned_overrun = False
@@ -394,33 +394,6 @@ def _one_of(schedule: Schedule | None, given: Schedule) -> Schedule:
             "Give either the schedule or the settings one by one."
         )
     return schedule
-
-
-def _split_groups(optimizer: Optimizer, layers: Layers) -> list[int]:
-    """Splits every parameter group by layer, in place; returns the layer of each new group.
-
-    A parameter that is not in the model learns to the end, with the last layer.
-    """
-    groups: list[dict[str, Any]] = []
-    owners: list[int] = []
-    for group in optimizer.param_groups:
-        members: dict[int, list[int]] = {}
-        for position, parameter in enumerate(group["params"]):
-            index = layers.index_of(parameter)
-            members.setdefault(len(layers) - 1 if index is None else index, []).append(position)
-        for index in sorted(members):
-            part = {k: copy.deepcopy(v) for k, v in group.items() if k not in _PER_PARAMETER}
-            for key in _PER_PARAMETER:
-                if key in group:
-                    part[key] = [group[key][position] for position in members[index]]
-            groups.append(part)
-            owners.append(index)
-    optimizer.param_groups[:] = groups
-    return owners
-
-
-_PER_PARAMETER = ("params", "param_names")
-"""Entries of a parameter group that hold one item for each parameter."""
 
 
 def _count_updates(optimizer: Optimizer, scheduler: FreezeOut) -> None:

@@ -1,0 +1,111 @@
+r"""Which freeze times: the least learning time lost for a saving, and fewer freeze events.
+
+Write $x_i = 1 - t_i$ for the learning time that layer $i$ loses, $c_i$ for the fraction of a step
+that is saved while it is frozen, and $w_i$ for what its learning time is worth.
+
+*Budget.* Minimise $\sum w_i x_i^2$ over $1 - t_{\min} \ge x_0 \ge x_1 \ge \dots \ge 0$ with
+$\sum c_i x_i = s$. (Without the square it would be a linear program, whose answer is to take all
+learning time away from a few layers.) For a multiplier $\mu$ this is the isotonic regression of
+$\mu c_i / w_i$ with weights $w_i$. That is homogeneous in $\mu$, and bounds only clip it:
+
+$$x_i = \min(\mu\, m_i,\ 1 - t_{\min}), \qquad m = \text{pooled } c_i / w_i .$$
+
+Pooling averages neighbours, $\sum c / \sum w$, until $m$ never rises. So $m$ is found once, and
+$\mu$ follows from $s$.
+
+*Merging.* Consecutive layers that freeze together at the mean of their times, weighted by $c_i$,
+save exactly what they saved apart. Which layers go together is chosen so that
+$\sum c_i (t_i - \tau)^2$ is least, by dynamic programming.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+__all__ = ["budget_times", "default_weights", "merge_times", "pooled"]
+
+
+def default_weights(num_layers: int) -> tuple[float, ...]:
+    """One over the number of layers behind, for all layers but the last, which never freezes.
+
+    The more layers behind one still learn, the better can they make up for it. With equal costs
+    these weights give the paper's linear freeze times.
+    """
+    return tuple(1.0 / (num_layers - 1 - i) for i in range(num_layers - 1))
+
+
+def pooled(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The never rising sequence nearest to ``values / weights`` in squares weighted by `weights`.
+
+    This is the pool-adjacent-violators algorithm.
+
+    Args:
+        values: $c_i$.
+        weights: $w_i$, each above 0.
+    """
+    blocks: list[tuple[float, float, int]] = []  # sum of values, sum of weights, size
+    for value, weight in zip(values, weights, strict=True):
+        block = (value, weight, 1)
+        while blocks and blocks[-1][0] * block[1] < block[0] * blocks[-1][1]:
+            before = blocks.pop()
+            block = (before[0] + block[0], before[1] + block[1], before[2] + block[2])
+        blocks.append(block)
+    return [value / weight for value, weight, size in blocks for _ in range(size)]
+
+
+def budget_times(slopes: Sequence[float], multiplier: float, least: float) -> tuple[float, ...]:
+    r"""Freeze times of the layers before the last, and 1 for the last.
+
+    Args:
+        slopes: $m_i$ from `pooled`.
+        multiplier: $\mu$, at least 0. The saving rises with it.
+        least: $t_{\min}$, the earliest freeze time, in (0, 1].
+    """
+    lost = (min(max(multiplier * slope, 0.0), 1.0 - least) for slope in slopes)
+    return (*(1.0 - x for x in lost), 1.0)
+
+
+def merge_times(times: Sequence[float], costs: Sequence[float], most: int) -> tuple[float, ...]:
+    """Freeze times with at most `most` different values below 1, which save the same.
+
+    Args:
+        times: Freeze times, never decreasing, the last 1.
+        costs: What each layer saves per unit of time while it is frozen; negative ones count 0.
+        most: Number of freeze events, at least 1.
+
+    Returns:
+        One time per layer.
+    """
+    count = sum(t < 1.0 for t in times)
+    if len(set(times[:count])) <= most:
+        return tuple(times)
+    # A layer that saves nothing still follows its neighbours, by next to no weight.
+    floor = 1e-9 * max(*costs[:count], 1e-300)
+    weights = [max(c, floor) for c in costs[:count]]
+    w = [0.0, *accumulate(weights)]
+    wt = [0.0, *accumulate(c * t for c, t in zip(weights, times, strict=False))]
+    wtt = [0.0, *accumulate(c * t * t for c, t in zip(weights, times, strict=False))]
+
+    def spread(a: int, b: int) -> float:
+        return wtt[b] - wtt[a] - (wt[b] - wt[a]) ** 2 / (w[b] - w[a])
+
+    best = [spread(0, b) if b else 0.0 for b in range(count + 1)]
+    cuts = [[0] * (count + 1)]
+    for _ in range(1, most):
+        before, best, cut = best, best[:], [0] * (count + 1)
+        for b in range(1, count + 1):
+            a = min(range(b), key=lambda a: before[a] + spread(a, b))
+            best[b], cut[b] = before[a] + spread(a, b), a
+        cuts.append(cut)
+    merged: list[float] = []
+    b = count
+    for cut in reversed(cuts):
+        if b == 0:
+            break
+        a = cut[b]
+        merged[:0] = [min((wt[b] - wt[a]) / (w[b] - w[a]), 1.0)] * (b - a)
+        b = a
+    return (*merged, *times[count:])

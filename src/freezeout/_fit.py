@@ -1,0 +1,102 @@
+"""From measured steps to costs of single layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import accumulate, pairwise
+from math import fsum
+from statistics import fmean, median
+
+from freezeout._measure import Measurement, Phases
+
+__all__ = ["Fitted", "fit"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Seconds and FLOPs of every layer, as `freezeout.cost.Costs` has them."""
+
+    forward: list[float]
+    frozen_forward: list[float]
+    backward: list[float]
+    optimizer: list[float]
+    backward_flops: list[int]
+    overhead: float
+    depths: tuple[int, ...]
+    rounds: tuple[tuple[float, ...], ...]
+
+
+def fit(found: Measurement, gradient_bytes: Sequence[int]) -> Fitted:
+    """Costs of single layers whose sums are the measured steps.
+
+    Args:
+        found: What was measured.
+        gradient_bytes: Of each layer; the optimizer's step is shared in this proportion.
+    """
+    depths = tuple(found.steps)
+    last = len(gradient_bytes) - 1
+    rounds = [
+        [fmean(p.total for p in found.steps[depth][r]) for depth in depths]
+        for r in range(len(found.steps[0]))
+    ]
+    # Ratios within a round, so that a drift of the machine cancels; medians against outliers.
+    unfrozen = median(row[0] for row in rounds)
+    whole = {d: unfrozen * median(row[k] / row[0] for row in rounds) for k, d in enumerate(depths)}
+
+    start = _shares(found.steps[0])
+    end = _shares(found.steps[last])
+    forward = _apportion(start.forward * whole[0], found.forward, found.forward_flops)
+    parameters = [sum(_bytes(p) for _, p in layer.parameters) for layer in layers]
+    gradients = [sum(_bytes(p) for _, p in layer.parameters if p.requires_grad) for layer in layers]
+    optimizer = _apportion(start.optimizer * whole[0], gradient_bytes)
+    backward = [0.0] * (last + 1)
+    backward[last] = end.backward * whole[last]
+    overhead = (end.loss + end.clear) * whole[last]
+    # What is left of the deepest step is the forward pass of frozen layers.
+    rest = whole[last] - overhead - forward[last] - backward[last] - optimizer[last]
+    ratio = rest / fsum(forward[:last])
+    for a, b in pairwise(depths):
+        own = fsum(forward[a:b]) * (1.0 - ratio) + fsum(optimizer[a:b])
+        parts = _apportion(whole[a] - whole[b] - own, found.backward[a:b], found.watched_flops[a:b])
+        backward[a:b] = parts
+    flops = list(found.watched_flops)
+    for a, b in pairwise(depths):
+        drop = found.backward_flops[a] - found.backward_flops[b]
+        flops[a:b] = _whole_parts(drop, flops[a:b])
+    flops[last] = found.backward_flops[last]
+    return Fitted(
+        forward=forward,
+        frozen_forward=[*(f * ratio for f in forward[:last]), forward[last]],
+        backward=backward,
+        optimizer=optimizer,
+        backward_flops=flops,
+        overhead=overhead,
+        depths=depths,
+        rounds=tuple(map(tuple, rounds)),
+    )
+
+
+def _shares(steps: Sequence[Sequence[Phases]]) -> Phases:
+    """The typical share of each phase in a step; they add up to 1."""
+    taken = [phases for row in steps for phases in row]
+    names = [f.name for f in fields(Phases)]
+    typical = [median(getattr(p, name) / p.total for p in taken) for name in names]
+    return Phases(*(share / fsum(typical) for share in typical))
+
+
+def _apportion(whole: float, *measures: Sequence[float]) -> list[float]:
+    """Splits a number in the proportion of the first measure that says anything, or evenly."""
+    size = len(measures[0])
+    for measure_of in measures:
+        total = fsum(measure_of)
+        if total > 0:
+            return [whole * part / total for part in measure_of]
+    return [whole / size] * size
+
+
+def _whole_parts(whole: int, measure_of: Sequence[int]) -> list[int]:
+    """Splits a whole number into whole numbers in a proportion; nothing is lost to rounding."""
+    edges = [0.0, *accumulate(_apportion(float(whole), measure_of))]
+    marks = [round(edge) for edge in edges[:-1]] + [whole]
+    return [b - a for a, b in pairwise(marks)]

@@ -1,0 +1,445 @@
+"""Runs real training steps with more and fewer layers frozen, and reads the clock."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
+from torch.utils.flop_counter import FlopCounterMode
+
+from freezeout._snapshot import preserved
+from freezeout._timeline import SavedBytes, Timeline, Where
+from freezeout.errors import CostError
+from freezeout.freezing import Freezer
+from freezeout.groups import split_groups
+from freezeout.layers import Layers
+from freezeout.tensors import call_arguments, tensors_in
+
+__all__ = ["Measurement", "Phases", "measure"]
+
+MOST_DEPTHS = 6
+"""Depths at which whole steps are measured; layers between them share the difference."""
+
+WATCHED_STEPS = 3
+"""Steps that are watched layer by layer; their medians count."""
+
+WARMUP_STEPS = 2
+"""Steps at every depth before the clock runs; FLOPs are counted in the first."""
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Seconds of one training step."""
+
+    forward: float
+    loss: float
+    backward: float
+    optimizer: float
+    clear: float
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.loss + self.backward + self.optimizer + self.clear
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was read, before anything is fitted to it.
+
+    Attributes:
+        steps: For each depth, one entry per round; the unfrozen step has two.
+        forward: Seconds of each layer in a watched step; 0 where nothing was seen.
+        backward: Likewise.
+        forward_flops: Of each layer.
+        watched_flops: Backward, of each layer in the watched step.
+        backward_flops: Of a whole step, by depth.
+        saved_bytes: Of each layer.
+        state_bytes: Of each layer.
+        batch_size: First dimension of the example's first tensor.
+        device: Where it ran, in words.
+    """
+
+    steps: dict[int, list[list[Phases]]]
+    forward: list[float]
+    backward: list[float]
+    forward_flops: list[int]
+    watched_flops: list[int]
+    backward_flops: dict[int, int]
+    saved_bytes: list[int]
+    state_bytes: list[int]
+    batch_size: int | None
+    device: str
+
+
+def measure(
+    model: nn.Module,
+    layers: Layers,
+    example: Any,
+    *,
+    loss: Callable[[Any], torch.Tensor] | None,
+    optimizer: Optimizer | None,
+    autocast: torch.dtype | None,
+    rounds: int,
+    progress: Callable[[int, int], None] | None,
+) -> Measurement:
+    """Measures; see `freezeout.cost.measure_costs` for the arguments.
+
+    Raises:
+        CostError: If the step cannot be run.
+    """
+    batch = next((t.shape[0] for t in tensors_in(example) if t.ndim), None)
+    state = [] if optimizer is None else list(tensors_in(list(optimizer.state.values())))
+    with _explained(model, batch), preserved(model, state):
+        twin = _twin(optimizer, model, layers)
+        step = _Step(model, layers, example, loss, twin, autocast)
+        return _Bench(layers, twin, step, rounds, progress or _quiet).run(batch)
+
+
+class _Step:
+    """One training step on the example, with a stamp at the end of every phase."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Layers,
+        example: Any,
+        loss: Callable[[Any], torch.Tensor] | None,
+        optimizer: Optimizer,
+        autocast: torch.dtype | None,
+    ) -> None:
+        self._model = model
+        self._last = len(layers) - 1
+        self._args, self._kwargs = call_arguments(example)
+        self._loss = loss or _own_loss
+        self._optimizer = optimizer
+        self._autocast = autocast
+        self.device = next(model.parameters()).device
+        if not layers.model.training:
+            model.train()
+
+    def __call__(self, stamp: Callable[[Where], None]) -> None:
+        stamp(("forward", 0))
+        with self._precision():
+            output = self._forward()
+            stamp(("loss", 0))
+            loss = _checked(self._loss(output))
+        stamp(("backward", self._last))
+        del output
+        loss.backward()
+        del loss
+        stamp(("optimizer", 0))
+        self._optimizer.step()
+        stamp(("clear", 0))
+        self._optimizer.zero_grad(set_to_none=True)
+        stamp(("end", 0))
+
+    def _forward(self) -> Any:
+        try:
+            return self._model(*self._args, **self._kwargs)
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            raise CostError(
+                f"{type(self._model).__name__} rejects the batch: {_line(error)} "
+                f"({type(error).__name__}). Pass what its forward takes in training: one tensor, "
+                "a tuple of positional or a dict of keyword arguments, on the model's device. A "
+                "target belongs into loss=lambda output: ..."
+            ) from error
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self._autocast)
+
+
+class _Bench:
+    """The order of events: watched steps, warm-up at every depth, then rounds of timed steps."""
+
+    def __init__(
+        self,
+        layers: Layers,
+        optimizer: Optimizer,
+        step: _Step,
+        rounds: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._layers = layers
+        self._optimizer = optimizer
+        self._step = step
+        self._rounds = rounds
+        self._progress = progress
+        # Without the optimizer: a layer that thaws must not meet the cost of fresh state.
+        self._freezer = Freezer(layers)
+        self._done = 0
+        most = min(MOST_DEPTHS, len(layers))
+        self._to_do = 1 + WATCHED_STEPS + WARMUP_STEPS * most + rounds * (most + 1)
+
+    def run(self, batch_size: int | None) -> Measurement:
+        forward_flops, watched_flops, saved = self._counted_step()
+        state = [self._state_bytes(layer.index) for layer in self._layers]
+        forward, backward = self._watched_steps()
+        weights = backward if any(backward) else [float(f) for f in watched_flops]
+        depths = _spread(weights)
+        backward_flops = self._warm_up(depths, sum(forward_flops))
+        steps = self._timed(depths)
+        return Measurement(
+            steps=steps,
+            forward=forward,
+            backward=backward,
+            forward_flops=forward_flops,
+            watched_flops=watched_flops,
+            backward_flops=backward_flops,
+            saved_bytes=saved,
+            state_bytes=state,
+            batch_size=batch_size,
+            device=_device_name(self._step.device),
+        )
+
+    def _counted_step(self) -> tuple[list[int], list[int], list[int]]:
+        """Forward and backward FLOPs, and saved bytes, of every layer."""
+        count = len(self._layers)
+        counter = FlopCounterMode(display=False)
+        timeline = Timeline(self._layers, counter.get_total_flops)
+        saved = SavedBytes(self._layers, lambda: _layer_at(timeline.now, count))
+        with timeline.watching(), saved.counting(), counter:
+            self._step(timeline.stamp)
+        sums = timeline.sums(lambda a, b: b - a)
+        forward = [round(sums.get(("forward", i), 0)) for i in range(count)]
+        forward[-1] += round(sums.get(("loss", 0), 0))
+        backward = [round(sums.get(("backward", i), 0)) for i in range(count)]
+        self._tick()
+        return forward, backward, saved.by_layer()
+
+    def _watched_steps(self) -> tuple[list[float], list[float]]:
+        seen: list[dict[Where, float]] = []
+        clock = _Clock(self._step.device)
+        timeline = Timeline(self._layers, clock.read)
+        for _ in range(WATCHED_STEPS):
+            timeline.clear()
+            clock.wait()
+            with timeline.watching():
+                self._step(timeline.stamp)
+            clock.wait()
+            seen.append(timeline.sums(clock.seconds))
+            self._tick()
+        layers = range(len(self._layers))
+        forward = [median(s.get(("forward", i), 0.0) for s in seen) for i in layers]
+        backward = [median(s.get(("backward", i), 0.0) for s in seen) for i in layers]
+        return forward, backward
+
+    def _warm_up(self, depths: Sequence[int], forward_flops: int) -> dict[int, int]:
+        """Steps at every depth, checked once; returns FLOPs of the backward pass."""
+        flops = {}
+        for depth in reversed(depths):
+            self._freezer.check = True
+            self._freezer.set_depth(depth)
+            counter = FlopCounterMode(display=False)
+            with counter:
+                self._step(_ignore)
+            flops[depth] = counter.get_total_flops() - forward_flops
+            self._tick()
+            for _ in range(WARMUP_STEPS - 1):
+                self._step(_ignore)
+                self._tick()
+        self._freezer.check = False
+        return flops
+
+    def _timed(self, depths: Sequence[int]) -> dict[int, list[list[Phases]]]:
+        steps: dict[int, list[list[Phases]]] = {depth: [] for depth in depths}
+        clock = _Clock(self._step.device)
+        generator = random.Random(0)
+        with _no_garbage_collection():
+            for _ in range(self._rounds):
+                order = [0, *depths]  # the unfrozen step twice: every ratio has it below
+                generator.shuffle(order)
+                for depth in depths:
+                    steps[depth].append([])
+                for depth in order:
+                    self._freezer.set_depth(depth)
+                    steps[depth][-1].append(self._one(clock))
+                    self._tick()
+        return steps
+
+    def _one(self, clock: _Clock) -> Phases:
+        readings: list[Any] = []
+        clock.wait()
+        self._step(lambda _: readings.append(clock.read()))
+        clock.wait()
+        return Phases(*(clock.seconds(a, b) for a, b in pairwise(readings)))
+
+    def _state_bytes(self, index: int) -> int:
+        return sum(
+            tensor.untyped_storage().nbytes()
+            for _, parameter in self._layers[index].parameters
+            for tensor in tensors_in(self._optimizer.state.get(parameter, {}))
+        )
+
+    def _tick(self) -> None:
+        self._done += 1
+        self._progress(min(self._done, self._to_do), self._to_do)
+
+
+class _Clock:
+    """The device's own clock on CUDA, so that nothing waits within a step; else the host's."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cuda = device.type == "cuda"
+
+    def read(self) -> Any:
+        if not self._cuda:
+            self.wait()
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        if not self._cuda:
+            return float(end - begin)
+        return float(begin.elapsed_time(end)) / 1000.0
+
+    def wait(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+        elif self._device.type != "cpu":
+            torch.accelerator.synchronize()
+
+
+def _twin(optimizer: Optimizer | None, model: nn.Module, layers: Layers) -> Optimizer:
+    """An optimizer of the same kind that steps in place of the user's, at rate 0.
+
+    It shares the tensors of state that there is (they are put back afterwards) and nothing else:
+    neither hooks nor groups nor a scheduler's counter.
+    """
+    if optimizer is None:
+        learning = [p for p in model.parameters() if p.requires_grad]
+        twin: Optimizer = SGD(learning, lr=0.0, momentum=0.9)
+    else:
+        twin = copy.copy(optimizer)
+        twin.__dict__.pop("step", None)
+        twin.state = defaultdict(dict, {p: dict(s) for p, s in optimizer.state.items()})
+        twin.param_groups = [dict(group) for group in optimizer.param_groups]
+    split_groups(twin, layers)
+    for group in twin.param_groups:
+        lr = group["lr"]
+        group["lr"] = torch.zeros_like(lr) if isinstance(lr, torch.Tensor) else 0.0
+    return twin
+
+
+def _spread(weights: Sequence[float]) -> list[int]:
+    """Depths to measure: 0, all but the last layer, and between them at even parts of the cost."""
+    last = len(weights) - 1
+    if last < MOST_DEPTHS:
+        return list(range(last + 1))
+    total = sum(weights[:last]) or float(last)
+    costs = weights[:last] if sum(weights[:last]) else [1.0] * last
+    chosen, passed = {0, last}, 0.0
+    marks = [total * k / (MOST_DEPTHS - 1) for k in range(1, MOST_DEPTHS - 1)]
+    for depth, cost in enumerate(costs):
+        while marks and passed + cost / 2 >= marks[0]:
+            chosen.add(max(depth, 1))
+            marks.pop(0)
+        passed += cost
+    for depth in range(1, last):  # where one layer outweighs several marks
+        if len(chosen) >= MOST_DEPTHS:
+            break
+        chosen.add(depth)
+    return sorted(chosen)
+
+
+def _layer_at(where: Where, count: int) -> int:
+    return where[1] if where[0] == "forward" else count - 1
+
+
+def _own_loss(output: Any) -> torch.Tensor:
+    """The output's own loss, or a stand-in that reaches all of it."""
+    own = output.get("loss") if hasattr(output, "get") else getattr(output, "loss", None)
+    if isinstance(own, torch.Tensor):
+        return own
+    parts = [t.float().mean() for t in tensors_in(output) if t.requires_grad]
+    if not parts:
+        raise CostError(
+            "the model's output has no tensor that requires a gradient, so there is nothing to "
+            "train. Pass a model whose parameters require gradients."
+        )
+    return torch.stack(parts).sum()
+
+
+def _checked(loss: Any) -> torch.Tensor:
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        what = (
+            f"a tensor of shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}"
+            if isinstance(loss, torch.Tensor)
+            else repr(loss)
+        )
+        raise CostError(
+            f"the loss must be one number that depends on the parameters, got {what}. "
+            "Pass loss=lambda output: ..., which turns the model's output into it."
+        )
+    return loss
+
+
+@contextmanager
+def _explained(model: nn.Module, batch: int | None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        size = "the batch" if batch is None else f"a batch of {batch}"
+        hint = "a smaller batch" if batch is None or batch < 2 else f"a batch of {batch // 2}"
+        raise CostError(
+            f"memory ran out in a training step of {type(model).__name__} on {size}: "
+            f"{_line(error)}. Training would run out as well: try {hint}."
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type.upper()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _ignore(where: Where) -> None:
+    pass
+
+
+def _quiet(done: int, to_do: int) -> None:
+    pass

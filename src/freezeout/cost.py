@@ -1,0 +1,405 @@
+r"""What each layer costs in a training step, measured on the real step.
+
+`measure_costs` runs a few dozen training steps of your model on your batch, with more and fewer
+layers really frozen, and fits costs of single layers to what the whole step took. So the step with
+the first $d$ layers frozen takes, in seconds,
+
+$$T(d) = h + \sum_{i<d} g_i + \sum_{i \ge d} (f_i + b_i + o_i)$$
+
+with $f_i$ the forward pass of layer $i$ while it learns and $g_i$ once it is frozen, $b_i$ its part
+of the backward pass, $o_i$ its part of the optimizer's step, and $h$ what belongs to no layer. At
+the depths that were measured $T(d)$ is the measurement itself; layers in between share the
+difference in the proportion in which they took time in a step that was watched layer by layer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from freezeout._cost_checks import check_arguments, check_model
+from freezeout._fit import fit
+from freezeout._measure import Measurement, measure
+from freezeout.errors import CostError
+from freezeout.layers import Layers, LayerSpec, split_layers
+
+__all__ = ["Costs", "LayerCost", "measure_costs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """What one layer costs in one training step.
+
+    Seconds of single layers can come out slightly below 0 where they are smaller than the noise of
+    the measurement; their sums over a step are what was measured.
+
+    Args:
+        name: Name of the layer.
+        forward: Seconds of its forward pass while it learns.
+        frozen_forward: Seconds of its forward pass once it is frozen (nothing is saved, BatchNorm
+            uses running statistics).
+        backward: Seconds by which the backward pass is shorter once it is frozen, after those
+            before it; for the last layer, those that stay.
+        optimizer: Seconds of its part of the optimizer's step.
+        forward_flops: Floating-point operations forward; one multiply-add counts 2.
+        backward_flops: Those by which the backward pass shrinks once it is frozen.
+        saved_bytes: Held for the backward pass until this layer is frozen.
+        parameter_bytes: Of its parameters.
+        gradient_bytes: Of their gradients: what data-parallel training exchanges.
+        state_bytes: Of optimizer state.
+    """
+
+    name: str
+    forward: float
+    frozen_forward: float
+    backward: float
+    optimizer: float
+    forward_flops: int
+    backward_flops: int
+    saved_bytes: int
+    parameter_bytes: int
+    gradient_bytes: int
+    state_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a step spent on it while it learns."""
+        return self.forward + self.backward + self.optimizer
+
+    @property
+    def saving(self) -> float:
+        """Seconds by which a step gets shorter once it is frozen, after those before it."""
+        return self.seconds - self.frozen_forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """The measured costs of a training step, layer by layer.
+
+    Args:
+        layers: One entry per layer, input first; at least two.
+        overhead: Seconds of a step that belong to no layer: the loss, clearing gradients, and what
+            `with_overhead` added.
+        depths: Numbers of frozen layers at which whole steps were measured, from 0 on.
+        rounds: Seconds of a whole step at each of `depths`, one row per round of measurement.
+        batch_size: First dimension of the example's first tensor, or ``None``.
+        device: Where it was measured, in words.
+        threads: Threads of torch then.
+        torch_version: Version of torch.
+
+    Raises:
+        ValueError: If the parts do not fit together.
+    """
+
+    layers: tuple[LayerCost, ...]
+    overhead: float
+    depths: tuple[int, ...]
+    rounds: tuple[tuple[float, ...], ...]
+    batch_size: int | None
+    device: str
+    threads: int
+    torch_version: str
+
+    def __post_init__(self) -> None:
+        last = len(self.layers) - 1
+        if last < 1:
+            raise ValueError(f"costs need at least 2 layers, got {len(self.layers)}.")
+        if sorted(set(self.depths)) != list(self.depths) or self.depths[:1] != (0,):
+            raise ValueError(f"depths must rise from 0, got {self.depths}.")
+        if self.depths[-1] != last:
+            raise ValueError(f"depths must end at {last}, got {self.depths}.")
+        if not self.rounds or any(len(row) != len(self.depths) for row in self.rounds):
+            raise ValueError("every round must hold one time for each of the depths.")
+        if not all(t > 0 and math.isfinite(t) for row in self.rounds for t in row):
+            raise ValueError("times of whole steps must be above 0 and finite.")
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each layer."""
+        return tuple(layer.name for layer in self.layers)
+
+    def step_seconds(self, depth: int = 0) -> float:
+        """Seconds of a training step with the first `depth` layers frozen.
+
+        Args:
+            depth: From 0 to the number of layers - 1.
+        """
+        self._check(depth)
+        frozen = fsum(layer.frozen_forward for layer in self.layers[:depth])
+        active = fsum(layer.seconds for layer in self.layers[depth:])
+        return self.overhead + frozen + active
+
+    def step_flops(self, depth: int = 0) -> int:
+        """Floating-point operations of a training step with the first `depth` layers frozen."""
+        self._check(depth)
+        forward = sum(layer.forward_flops for layer in self.layers)
+        return forward + sum(layer.backward_flops for layer in self.layers[depth:])
+
+    def saved_bytes(self, depth: int = 0) -> int:
+        """Bytes held for the backward pass at its beginning, with `depth` layers frozen."""
+        self._check(depth)
+        return sum(layer.saved_bytes for layer in self.layers[depth:])
+
+    def gradient_bytes(self, depth: int = 0) -> int:
+        """Bytes of gradients that a step produces with `depth` layers frozen."""
+        self._check(depth)
+        return sum(layer.gradient_bytes for layer in self.layers[depth:])
+
+    def state_bytes(self, depth: int = 0) -> int:
+        """Bytes of optimizer state with `depth` layers frozen."""
+        self._check(depth)
+        return sum(layer.state_bytes for layer in self.layers[depth:])
+
+    def round_seconds(self) -> list[list[float]]:
+        """The step at every depth as each single round of measurement saw it.
+
+        Returns:
+            One row per round, one time in seconds for each depth from 0 to the number of layers
+            - 1. Between measured depths it follows `step_seconds`.
+        """
+        return [self._fill(row) for row in self.rounds]
+
+    def with_overhead(self, seconds: float) -> Costs:
+        """These costs with something more in every step, such as loading a batch.
+
+        Args:
+            seconds: Added to every step, at least 0.
+
+        Raises:
+            ValueError: If `seconds` is negative or not finite.
+        """
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise ValueError(
+                f"seconds must be finite and at least 0, got {seconds}. It is added to every step."
+            )
+        rounds = tuple(tuple(t + seconds for t in row) for row in self.rounds)
+        return replace(self, overhead=self.overhead + seconds, rounds=rounds)
+
+    def table(self) -> str:
+        """The layers with their seconds, FLOPs and bytes, as plain text."""
+        header = ("layer", "name", "forward", "backward", "optimizer", "GFLOPs", "saved", "share")
+        total = self.step_seconds()
+        rows = [header]
+        for i, layer in enumerate(self.layers):
+            flops = layer.forward_flops + layer.backward_flops
+            rows.append(
+                (
+                    str(i),
+                    layer.name,
+                    _milliseconds(layer.forward),
+                    _milliseconds(layer.backward),
+                    _milliseconds(layer.optimizer),
+                    f"{flops / 1e9:.3f}",
+                    f"{layer.saved_bytes / 2**20:.1f} MiB",
+                    f"{100 * layer.seconds / total:.1f} %",
+                )
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 1 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines.append(
+            f"step: {_milliseconds(total)}, of which {_milliseconds(self.overhead)} belong to no "
+            f"layer; {_milliseconds(self.step_seconds(len(self) - 1))} with all but the last "
+            "layer frozen"
+        )
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Costs:
+        """The costs that `to_dict` gave.
+
+        Raises:
+            CostError: If they are damaged or not costs at all.
+        """
+        try:
+            known = {f.name for f in fields(cls)}
+            if values.keys() != known:
+                raise ValueError(f"their entries are {', '.join(sorted(map(str, values)))}.")
+            rest = {k: v for k, v in values.items() if k not in ("layers", "depths", "rounds")}
+            return cls(
+                layers=tuple(LayerCost(**layer) for layer in values["layers"]),
+                depths=tuple(values["depths"]),
+                rounds=tuple(tuple(row) for row in values["rounds"]),
+                **rest,
+            )
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise CostError(
+                f"these are no costs: {error} Give what Costs.to_dict() returned, or measure anew."
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Writes the costs to a JSON file."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Costs:
+        """Reads costs from a JSON file.
+
+        Raises:
+            CostError: If it does not hold costs.
+            OSError: If it cannot be read.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise CostError(f"{path} is no JSON file of costs: {error}. Measure anew.") from error
+
+    def _check(self, depth: int) -> None:
+        most = len(self.layers) - 1
+        if not 0 <= depth <= most:
+            raise ValueError(
+                f"depth must lie in 0 to {most}, got {depth}. It counts the frozen layers from the "
+                "input; the last layer never freezes."
+            )
+
+    def _fill(self, row: Sequence[float]) -> list[float]:
+        """A row of `rounds`, stretched to every depth."""
+        fitted = [self.step_seconds(depth) for depth in range(len(self))]
+        full = [row[0]]
+        for k in range(len(self.depths) - 1):
+            a, b = self.depths[k], self.depths[k + 1]
+            drop = fitted[a] - fitted[b]
+            for depth in range(a + 1, b + 1):
+                even = (depth - a) / (b - a)
+                part = (fitted[a] - fitted[depth]) / drop if drop > 0 else even
+                full.append(row[k] + (row[k + 1] - row[k]) * part)
+        return full
+
+
+def measure_costs(
+    model: nn.Module,
+    example: Any,
+    *,
+    loss: Callable[[Any], torch.Tensor] | None = None,
+    optimizer: Optimizer | None = None,
+    layers: Layers | Sequence[LayerSpec] | None = None,
+    autocast: torch.dtype | None = None,
+    rounds: int = 6,
+    progress: Callable[[int, int], None] | None = None,
+) -> Costs:
+    """Measures what each layer costs in a training step, by running a few dozen of them.
+
+    Steps with no layer frozen and with more and more layers frozen alternate in random order, so
+    that a machine that speeds up or slows down meanwhile changes all alike. About
+    ``7 * rounds + 11`` steps are run, most of them shortened by frozen layers; fewer for models of
+    up to five layers. Their peak of memory on the device is that of a training step.
+
+    Afterwards everything is as it was: weights, buffers, modes, flags, gradients, optimizer and
+    random state. (Values that a module keeps in attributes of its own cannot be put back.) Weights
+    wait in host memory meanwhile, those on the CPU in a temporary file.
+
+    Args:
+        model: The model that will be trained, on its device. One in evaluation mode is measured in
+            training mode.
+        example: A batch as in training: one tensor, a tuple of positional or a dict of keyword
+            arguments. Costs hold for this batch size.
+        loss: Turns the model's output into a scalar loss. By default the output's own ``loss``
+            where it has one (as in Hugging Face models given labels), else the mean of the output,
+            which lacks the cost of a real loss.
+        optimizer: The one that will train the model; it takes no step itself. By default SGD with
+            momentum.
+        layers: How to cut the model (see `split_layers`), or its result. By default it is cut as
+            `FreezeOut` would without an example.
+        autocast: Precision of the forward pass under ``torch.autocast``, such as
+            ``torch.bfloat16``.
+        rounds: Measurements of each depth, at least 1; more of them are surer.
+        progress: Called with the steps done and those to do.
+
+    Returns:
+        The costs.
+
+    Raises:
+        CostError: If the model rejects the batch, memory runs out, or nothing in it could freeze;
+            the message says what to do. The model is as it was.
+        SplitError: If the model cannot be cut into layers.
+        TypeError: If an argument has the wrong type.
+        ValueError: If there is no example, or an argument is out of range.
+
+    Warns:
+        FrozenPrefixWarning: If something keeps the backward pass alive through frozen layers; what
+            is measured has it in it.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+        >>> costs = measure_costs(net, torch.randn(32, 64))
+        >>> costs.layers[0].forward_flops == 2 * 32 * 64 * 256
+        True
+        >>> costs.step_seconds(1) > 0
+        True
+    """
+    check_arguments(model, example, loss, optimizer, rounds)
+    cut = layers if isinstance(layers, Layers) else split_layers(model, layers=layers)
+    check_model(cut, model, optimizer)
+    found = measure(
+        model,
+        cut,
+        example,
+        loss=loss,
+        optimizer=optimizer,
+        autocast=autocast,
+        rounds=rounds,
+        progress=progress,
+    )
+    return _costs(cut, found)
+
+
+def _costs(layers: Layers, found: Measurement) -> Costs:
+    gradients = [sum(_bytes(p) for _, p in layer.parameters if p.requires_grad) for layer in layers]
+    fitted = fit(found, gradients)
+    return Costs(
+        layers=tuple(
+            LayerCost(
+                name=layer.name,
+                forward=fitted.forward[i],
+                frozen_forward=fitted.frozen_forward[i],
+                backward=fitted.backward[i],
+                optimizer=fitted.optimizer[i],
+                forward_flops=found.forward_flops[i],
+                backward_flops=fitted.backward_flops[i],
+                saved_bytes=found.saved_bytes[i],
+                parameter_bytes=sum(_bytes(p) for _, p in layer.parameters),
+                gradient_bytes=gradients[i],
+                state_bytes=found.state_bytes[i],
+            )
+            for i, layer in enumerate(layers)
+        ),
+        overhead=fitted.overhead,
+        depths=fitted.depths,
+        rounds=fitted.rounds,
+        batch_size=found.batch_size,
+        device=found.device,
+        threads=torch.get_num_threads(),
+        torch_version=str(torch.__version__),
+    )
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.2f} ms"

@@ -1,0 +1,248 @@
+r"""Which schedule saves what you want, given measured costs.
+
+`saving` predicts what a schedule saves; this module turns the question round: the gentlest schedule
+of the paper's curves that saves as much, or freeze times made for it from the costs themselves
+(derived in `_allocate`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+from freezeout._allocate import budget_times, default_weights, merge_times, pooled
+from freezeout.cost import Costs
+from freezeout.saving import Plan
+from freezeout.schedule import POWERS, Anneal, Schedule, Spacing
+
+__all__ = ["LEAST_T0", "PlanSpacing", "plan"]
+
+LEAST_T0 = 0.1
+"""Smallest `t0` that a plan takes by itself: the smallest of the paper's experiments."""
+
+PlanSpacing: TypeAlias = Spacing | Literal["budget"]
+"""The paper's curves, or freeze times made from measured costs."""
+
+_GRAIN = 10_000  # t0 is given in ten-thousandths
+
+
+def plan(
+    costs: Costs,
+    total_steps: int,
+    *,
+    saving: float | None = None,
+    seconds: float | None = None,
+    t0: float | None = None,
+    spacing: PlanSpacing = "cubic",
+    scaled: bool = True,
+    anneal: Anneal = "cosine",
+    warmup_steps: int = 0,
+    scale_cap: float | None = None,
+    max_freezes: int | None = None,
+    weights: Sequence[float] | None = None,
+    least_t0: float = LEAST_T0,
+) -> Plan:
+    r"""Predicts what a schedule saves, or finds the schedule for what you want to save.
+
+    Give `t0` to have its saving predicted. Give `saving` or `seconds` to get the largest `t0` (the
+    gentlest schedule of that spacing) that saves as much. A wish that cannot be met gives the
+    nearest that can, with `Plan.reached` false and the limit in `Plan.note`.
+
+    ``spacing="budget"`` goes beyond the paper: freeze times that save what you want at the least
+    learning time lost, $\sum_i w_i (1 - t_i)^2$, where a layer's share of the measured step time
+    decides how much losing learning time brings in. It freezes costly layers earlier than cheap
+    ones, but always input first.
+
+    Args:
+        costs: What `measure_costs` found.
+        total_steps: Length of training in optimizer steps, at least 1.
+        saving: Wanted saving of training time, a fraction in [0, 1).
+        seconds: Wanted seconds of all training steps together, above 0.
+        t0: Freeze time of the first layer before spacing, in (0, 1].
+        spacing: ``"linear"``, ``"squared"``, ``"cubic"``, or ``"budget"`` (with `saving` or
+            `seconds`).
+        scaled: Whether initial rates are scaled by $1/t_i$.
+        anneal: Annealing curve (see `Schedule`).
+        warmup_steps: Linear warm-up in steps; the first layer freezes after it.
+        scale_cap: Largest factor that scaling may put on a rate.
+        max_freezes: At most so many different freeze steps, at least 1: layers are merged to
+            freeze together, at the same saving. For training that pays for every freeze, such as
+            ``torch.compile``.
+        weights: For ``"budget"``: what the learning time of each layer is worth, above 0, one per
+            layer (that of the last is not used). By default one over the number of layers behind
+            it; with equal costs that gives the paper's linear freeze times.
+        least_t0: Smallest `t0` to take, in (0, 1]; for ``"budget"`` the earliest freeze time.
+
+    Returns:
+        The plan.
+
+    Raises:
+        TypeError: If more than one of `saving`, `seconds` and `t0` is given, or none.
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> costs = Costs.load(path)  # doctest: +SKIP
+        >>> plan(costs, 10_000, saving=0.2, spacing="budget").saving  # doctest: +SKIP
+        0.2
+
+    Reference:
+        Brock et al., "FreezeOut", 2017, section 2, for the three curves; the rest is ours.
+    """
+    _check(costs, saving, seconds, t0, spacing, max_freezes, least_t0)
+    settings: dict[str, Any] = {
+        "scaled": scaled,
+        "anneal": anneal,
+        "warmup_steps": warmup_steps,
+        "scale_cap": scale_cap,
+    }
+    family = _Family(costs, total_steps, spacing, settings, weights, least_t0, max_freezes)
+    if t0 is not None:
+        return family.at(t0)
+    baseline = total_steps * costs.step_seconds(0)
+    wanted = saving if saving is not None else 1.0 - (seconds or 0.0) / baseline
+    found, reached = family.saving_at_least(wanted)
+    note = ""
+    if not reached:
+        wish = f"a saving of {100 * wanted:.1f} %" if seconds is None else _time(seconds)
+        limit = f"{100 * found.saving:.1f} %, {_time(found.seconds)} in all"
+        note = (
+            f"{wish} cannot be reached with {spacing} freeze times from {family.least:g} on: "
+            f"the limit is {limit}, and this plan is at it"
+        )
+    elif wanted <= 0.0:
+        note = f"nothing needs to freeze: the run takes {_time(baseline)} without"
+    return replace(found, note=note, reached=reached)
+
+
+class _Family:
+    """All plans of one spacing, from the gentlest to the one that saves most."""
+
+    def __init__(
+        self,
+        costs: Costs,
+        total_steps: int,
+        spacing: PlanSpacing,
+        settings: Mapping[str, Any],
+        weights: Sequence[float] | None,
+        least_t0: float,
+        max_freezes: int | None,
+    ) -> None:
+        self._costs = costs
+        self._max_freezes = max_freezes
+        self._total_steps = total_steps
+        self._spacing = spacing
+        self._settings = settings
+        Schedule(**settings).freeze_steps(len(costs), total_steps)
+        warm = settings["warmup_steps"] / total_steps
+        if spacing == "budget":
+            self.least = max(least_t0, warm)
+            self._slopes = _slopes(costs, weights)
+        else:
+            first = math.ceil(_GRAIN * warm ** (1 / POWERS[spacing])) / _GRAIN
+            self.least = max(least_t0, first)
+
+    def at(self, t0: float) -> Plan:
+        """The plan with this `t0`; for the budget, the one with this multiplier."""
+        if self._spacing == "budget":
+            times = budget_times(self._slopes, t0, self.least)
+            schedule = Schedule(times=times, **self._settings)
+        else:
+            schedule = Schedule(t0=t0, spacing=self._spacing, **self._settings)
+        made = Plan(self._costs, schedule, self._total_steps, self._spacing)
+        most = self._max_freezes
+        if most is None or made.freezes <= most:
+            return made
+        savings = [layer.saving for layer in self._costs.layers]
+        times = merge_times(made.freeze_times, savings, most)
+        return replace(made, schedule=Schedule(times=times, **self._settings))
+
+    def saving_at_least(self, wanted: float) -> tuple[Plan, bool]:
+        """The gentlest plan that saves as much, or else the one that saves most."""
+        if wanted <= 0.0:
+            return self.at(0.0 if self._spacing == "budget" else 1.0), True
+        if self._spacing == "budget":
+            steep = max(self._slopes)
+            if steep <= 0.0:  # no layer saves anything
+                return self.at(0.0), False
+            positive = min(slope for slope in self._slopes if slope > 0.0)
+            gentle, strong = 0.0, (1.0 - self.least) / positive
+        else:
+            gentle, strong = 1.0, self.least
+        most = self.at(strong)
+        if most.saving < wanted:
+            return most, False
+        for _ in range(60):
+            middle = (gentle + strong) / 2.0
+            if self._spacing != "budget":
+                middle = round(_GRAIN * middle) / _GRAIN
+            if middle in (gentle, strong):
+                break
+            if self.at(middle).saving >= wanted:
+                strong = middle
+            else:
+                gentle = middle
+        return self.at(strong), True
+
+
+def _slopes(costs: Costs, weights: Sequence[float] | None) -> list[float]:
+    """What a layer's learning time brings in, over what it is worth; pooled."""
+    if weights is None:
+        weights = default_weights(len(costs))
+    elif len(weights) != len(costs) or not all(w > 0 and math.isfinite(w) for w in weights):
+        raise ValueError(
+            f"weights must be one number above 0 for each of the {len(costs)} layers, got "
+            f"{list(weights)}. They say what a layer's learning time is worth."
+        )
+    step = costs.step_seconds(0)
+    savings = [layer.saving / step for layer in costs.layers[:-1]]
+    return pooled(savings, list(weights)[: len(savings)])
+
+
+def _check(
+    costs: object,
+    saving: float | None,
+    seconds: float | None,
+    t0: float | None,
+    spacing: object,
+    max_freezes: int | None,
+    least_t0: float,
+) -> None:
+    if not isinstance(costs, Costs):
+        raise TypeError(f"costs must be freezeout.Costs, got {costs!r}. Measure them first.")
+    given = [n for n, v in (("saving", saving), ("seconds", seconds), ("t0", t0)) if v is not None]
+    if len(given) != 1:
+        raise TypeError(
+            f"give one of saving, seconds and t0, got {' and '.join(given) or 'none'}. t0 asks for "
+            "its saving, the others for a schedule that saves as much."
+        )
+    if spacing not in ("linear", "squared", "cubic", "budget"):
+        raise ValueError(
+            f"spacing must be one of linear, squared, cubic, budget, got {spacing!r}. "
+            "It says how freeze times grow from the first layer to the last."
+        )
+    if spacing == "budget" and t0 is not None:
+        raise TypeError(
+            "spacing='budget' takes no t0: its freeze times follow from the saving. Give saving "
+            "or seconds."
+        )
+    if saving is not None and not 0.0 <= saving < 1.0:
+        raise ValueError(f"saving must be a fraction in [0, 1), got {saving}. Write 0.25 for 25 %.")
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise ValueError(
+            f"seconds must be above 0 and finite, got {seconds}. It is the wanted time of all "
+            "training steps together."
+        )
+    if max_freezes is not None and max_freezes < 1:
+        raise ValueError(
+            f"max_freezes must be at least 1, got {max_freezes}. t0=1 freezes nothing."
+        )
+    if not 0.0 < least_t0 <= 1.0:
+        raise ValueError(f"least_t0 must lie in (0, 1], got {least_t0}. The paper goes to 0.1.")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

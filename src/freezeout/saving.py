@@ -1,0 +1,283 @@
+r"""What a schedule saves, predicted from measured costs.
+
+With $n_d$ of $N$ steps taken while the first $d$ layers are frozen, a run takes
+$\sum_d n_d T(d)$ seconds and saves the fraction
+
+$$s = 1 - \frac{\sum_d n_d T(d)}{N\,T(0)} .$$
+
+Everything follows from the freeze steps of a `Schedule`, the same that `FreezeOut` carries out, and
+from the step $T(d)$ of measured `Costs`. Only training steps count: evaluation and saving take the
+same time with and without freezing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+from freezeout._plan_text import plan_text
+from freezeout.cost import Costs
+from freezeout.errors import CostError
+from freezeout.layers import Layers
+from freezeout.schedule import Schedule
+
+__all__ = ["Plan", "predicted_saving"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A schedule for a run of known length, and what it is predicted to save.
+
+    Hand it to `FreezeOut` with
+    ``FreezeOut(optimizer, model, plan.total_steps, schedule=plan.schedule)``.
+
+    Args:
+        costs: Measured costs of a step.
+        schedule: The schedule.
+        total_steps: Length of the run in optimizer steps, at least 1.
+        spacing: ``"budget"`` where freeze times were made from costs; else that of the schedule,
+            or ``"own"`` for explicit times.
+        note: What there is to say about how it came about, such as a wish that cannot be met.
+        reached: Whether what was wished for is reached.
+
+    Raises:
+        ValueError: If the schedule does not fit the number of layers or steps.
+    """
+
+    costs: Costs
+    schedule: Schedule
+    total_steps: int
+    spacing: str = ""
+    note: str = ""
+    reached: bool = True
+
+    def __post_init__(self) -> None:
+        self.schedule.freeze_steps(len(self.costs), self.total_steps)  # checks both
+        if not self.spacing:
+            own = "own" if self.schedule.times is not None else self.schedule.spacing
+            object.__setattr__(self, "spacing", own)
+
+    @cached_property
+    def freeze_times(self) -> tuple[float, ...]:
+        """When each layer freezes, as a fraction of training."""
+        return self.schedule.freeze_times(len(self.costs))
+
+    @cached_property
+    def freeze_steps(self) -> tuple[int | None, ...]:
+        """When each layer freezes, in steps; ``None`` for those that learn to the end."""
+        return self.schedule.freeze_steps(len(self.costs), self.total_steps)
+
+    @cached_property
+    def steps_at_depth(self) -> tuple[int, ...]:
+        """Steps of the run with 0, 1, 2 ... frozen layers; they add up to `total_steps`."""
+        ends = [self.total_steps if n is None else n for n in self.freeze_steps[:-1]]
+        edges = [0, *ends, self.total_steps]
+        return tuple(b - a for a, b in pairwise(edges))
+
+    @property
+    def freezes(self) -> int:
+        """Number of different steps at which something freezes."""
+        return len({n for n in self.freeze_steps if n is not None})
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds of all training steps."""
+        return self._sum(self._step_seconds)
+
+    @property
+    def baseline_seconds(self) -> float:
+        """Predicted seconds of as many steps without freezing."""
+        return self.total_steps * self._step_seconds[0]
+
+    @cached_property
+    def saving(self) -> float:
+        """Predicted saving of time, as a fraction."""
+        return 1.0 - self.seconds / self.baseline_seconds
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the predicted saving lies with 95 % confidence, as fractions.
+
+        Every round of measurement gives a saving of its own; these are the order statistics of
+        theirs that enclose the median (binomial, free of assumptions about the noise). It covers
+        the noise of the measurement, not a machine that behaves otherwise later. ``None`` if there
+        are fewer than 6 rounds.
+        """
+        steps, count = self.steps_at_depth, self.total_steps
+        own = sorted(
+            1.0 - fsum(n * t for n, t in zip(steps, row, strict=True)) / (count * row[0])
+            for row in self.costs.round_seconds()
+        )
+        outside = _order_statistic(len(own))
+        if outside is None:
+            return None
+        return min(own[outside], self.saving), max(own[-1 - outside], self.saving)
+
+    @property
+    def flops_saving(self) -> float:
+        """Saving of floating-point operations, as a fraction."""
+        return self._mean_saving([self.costs.step_flops(d) for d in range(len(self.costs))])
+
+    @property
+    def activation_saving(self) -> float:
+        """Mean saving over the run of the bytes held for the backward pass, as a fraction.
+
+        Their peak over the whole run is that of its first step, and is not saved.
+        """
+        return self._mean_saving([self.costs.saved_bytes(d) for d in range(len(self.costs))])
+
+    @property
+    def state_saving(self) -> float:
+        """Mean saving over the run of optimizer state, as a fraction."""
+        return self._mean_saving([self.costs.state_bytes(d) for d in range(len(self.costs))])
+
+    @property
+    def gradient_saving(self) -> float:
+        """Saving of gradient traffic in data-parallel training, as a fraction."""
+        return self._mean_saving([self.costs.gradient_bytes(d) for d in range(len(self.costs))])
+
+    def depth_at(self, step: int) -> int:
+        """Length of the frozen prefix after `step` steps."""
+        return bisect_right([n for n in self.freeze_steps[:-1] if n is not None], step)
+
+    def step_seconds(self, step: int) -> float:
+        """Predicted seconds of the step that follows `step` others.
+
+        Args:
+            step: Steps done, at least 0.
+        """
+        return self._step_seconds[self.depth_at(step)]
+
+    def check(self, layers: Layers) -> None:
+        """Raises `CostError` if the plan was made for other layers than these."""
+        if self.costs.names != layers.names:
+            raise CostError(
+                f"the plan was made for {len(self.costs)} layers from {self.costs.names[0]!r} to "
+                f"{self.costs.names[-1]!r}, but the model has {len(layers)} from "
+                f"{layers.names[0]!r} to {layers.names[-1]!r}. Make a plan for this model."
+            )
+
+    def lengthened(self) -> Plan:
+        """The same schedule over as many steps as fit into the time of this run without freezing.
+
+        This is the paper's constant-time experiment: freezing buys more training, not less time.
+        """
+        limit = self.baseline_seconds
+        steps = max(self.total_steps, int(self.total_steps / max(1.0 - self.saving, 1e-9)))
+        while replace(self, total_steps=steps).seconds > limit and steps > self.total_steps:
+            steps -= 1
+        while replace(self, total_steps=steps + 1).seconds <= limit:
+            steps += 1
+        return replace(self, total_steps=steps)
+
+    def table(self) -> str:
+        """The plan in plain text: what it saves, then the layers with their freeze steps."""
+        return plan_text(self)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON can hold them."""
+        if callable(self.schedule.anneal):
+            raise ValueError(
+                f"a plan with a curve of your own cannot be saved, got anneal="
+                f"{self.schedule.to_dict()['anneal']}. Save plan.costs and plan.freeze_times."
+            )
+        return {
+            "schedule": self.schedule.to_dict(),
+            "total_steps": self.total_steps,
+            "spacing": self.spacing,
+            "note": self.note,
+            "reached": self.reached,
+            "predicted": {
+                "saving": self.saving,
+                "interval": self.interval,
+                "seconds": self.seconds,
+                "baseline_seconds": self.baseline_seconds,
+                "freeze_steps": list(self.freeze_steps),
+            },
+            "costs": self.costs.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """The plan that `to_dict` gave. What it predicts follows anew from its costs.
+
+        Raises:
+            CostError: If it is damaged or no plan at all.
+        """
+        try:
+            return cls(
+                costs=Costs.from_dict(values["costs"]),
+                schedule=Schedule(**values["schedule"]),
+                **{k: values[k] for k in ("total_steps", "spacing", "note", "reached")},
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise CostError(
+                f"this is no plan: {type(error).__name__}: {error}. Give what Plan.to_dict() "
+                "returned, or plan anew."
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan to a JSON file, costs included."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Reads a plan from a JSON file.
+
+        Raises:
+            CostError: If it does not hold a plan.
+            OSError: If it cannot be read.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CostError(f"{path} is no JSON file of a plan: {error}. Plan anew.") from error
+        return cls.from_dict(values)
+
+    @cached_property
+    def _step_seconds(self) -> list[float]:
+        return [self.costs.step_seconds(d) for d in range(len(self.costs))]
+
+    def _sum(self, by_depth: Sequence[float]) -> float:
+        return fsum(n * value for n, value in zip(self.steps_at_depth, by_depth, strict=True))
+
+    def _mean_saving(self, by_depth: Sequence[float]) -> float:
+        whole = self.total_steps * by_depth[0]
+        return 1.0 - self._sum(by_depth) / whole if whole else 0.0
+
+
+def predicted_saving(costs: Costs, steps_at_depth: Mapping[int, int]) -> float:
+    """The saving of any stretch of training steps.
+
+    Args:
+        costs: Measured costs.
+        steps_at_depth: How many steps were taken with each number of frozen layers.
+
+    Returns:
+        A fraction; 0 for no steps.
+    """
+    count = sum(steps_at_depth.values())
+    spent = fsum(n * costs.step_seconds(depth) for depth, n in steps_at_depth.items())
+    return 1.0 - spent / (count * costs.step_seconds(0)) if count else 0.0
+
+
+def _order_statistic(count: int, level: float = 0.95) -> int | None:
+    """How many values to leave out at each end so that the rest covers the median."""
+    tail, outside = 0.0, None
+    for k in range((count + 1) // 2):
+        tail += 2.0 * math.comb(count, k) / 2.0**count
+        if tail > 1.0 - level:
+            break
+        outside = k
+    return outside
