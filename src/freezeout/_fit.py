@@ -47,8 +47,6 @@ def fit(found: Measurement, gradient_bytes: Sequence[int]) -> Fitted:
     start = _shares(found.steps[0])
     end = _shares(found.steps[last])
     forward = _apportion(start.forward * whole[0], found.forward, found.forward_flops)
-    parameters = [sum(_bytes(p) for _, p in layer.parameters) for layer in layers]
-    gradients = [sum(_bytes(p) for _, p in layer.parameters if p.requires_grad) for layer in layers]
     optimizer = _apportion(start.optimizer * whole[0], gradient_bytes)
     backward = [0.0] * (last + 1)
     backward[last] = end.backward * whole[last]
