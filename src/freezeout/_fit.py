@@ -54,25 +54,63 @@ def fit(found: Measurement, gradient_bytes: Sequence[int]) -> Fitted:
     # What is left of the deepest step is the forward pass of frozen layers.
     rest = whole[last] - overhead - forward[last] - backward[last] - optimizer[last]
     ratio = rest / fsum(forward[:last])
+    skipped = _skipped(found)
+    times, flops = _gains(found.backward, skipped), _gains(found.watched_flops, skipped)
     for a, b in pairwise(depths):
         own = fsum(forward[a:b]) * (1.0 - ratio) + fsum(optimizer[a:b])
-        parts = _apportion(whole[a] - whole[b] - own, found.backward[a:b], found.watched_flops[a:b])
-        backward[a:b] = parts
-    flops = list(found.watched_flops)
+        backward[a:b] = _apportion(whole[a] - whole[b] - own, times[a:b], flops[a:b])
+    backward_flops = [0] * last + [found.backward_flops[last]]
     for a, b in pairwise(depths):
         drop = found.backward_flops[a] - found.backward_flops[b]
-        flops[a:b] = _whole_parts(drop, flops[a:b])
-    flops[last] = found.backward_flops[last]
+        backward_flops[a:b] = _whole_parts(drop, flops[a:b])
     return Fitted(
         forward=forward,
         frozen_forward=[*(f * ratio for f in forward[:last]), forward[last]],
         backward=backward,
         optimizer=optimizer,
-        backward_flops=flops,
+        backward_flops=backward_flops,
         overhead=overhead,
         depths=depths,
         rounds=tuple(map(tuple, rounds)),
     )
+
+
+def _skipped(found: Measurement) -> list[float]:
+    """Which part of its backward pass a layer does not need while it is the first to learn.
+
+    That is the gradient for its input. FLOPs tell it at the measured depths; layers between them
+    are taken to be like their neighbours.
+    """
+    known = {}
+    for depth, flops in found.backward_flops.items():
+        in_watched = sum(found.watched_flops[depth:])
+        own = found.watched_flops[depth]
+        if depth and own:
+            known[depth] = min(max((in_watched - flops) / own, 0.0), 1.0)
+    depths = sorted(known)
+    parts = [0.0]  # the first layer's has no gradient for the input in the watched step either
+    for i in range(1, len(found.watched_flops)):
+        before = max((d for d in depths if d <= i), default=None)
+        after = min((d for d in depths if d >= i), default=None)
+        if before is None or after is None:
+            near = after if before is None else before
+            parts.append(0.0 if near is None else known[near])
+        elif before == after:
+            parts.append(known[i])
+        else:
+            weight = (i - before) / (after - before)
+            parts.append((1.0 - weight) * known[before] + weight * known[after])
+    return parts
+
+
+def _gains(watched: Sequence[float], skipped: Sequence[float]) -> list[float]:
+    """By how much the backward pass shrinks when each layer freezes after those before it.
+
+    Its own part goes, except for what it skipped already, and the next layer begins to skip.
+    """
+    following = [*(w * s for w, s in zip(watched[1:], skipped[1:], strict=True)), 0.0]
+    pairs = zip(watched, skipped, following, strict=True)
+    return [own * (1.0 - skip) + after for own, skip, after in pairs]
 
 
 def _shares(steps: Sequence[Sequence[Phases]]) -> Phases:
@@ -93,7 +131,7 @@ def _apportion(whole: float, *measures: Sequence[float]) -> list[float]:
     return [whole / size] * size
 
 
-def _whole_parts(whole: int, measure_of: Sequence[int]) -> list[int]:
+def _whole_parts(whole: int, measure_of: Sequence[float]) -> list[int]:
     """Splits a whole number into whole numbers in a proportion; nothing is lost to rounding."""
     edges = [0.0, *accumulate(_apportion(float(whole), measure_of))]
     marks = [round(edge) for edge in edges[:-1]] + [whole]

@@ -6,6 +6,7 @@ import copy
 import gc
 import random
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,7 +26,7 @@ from freezeout.errors import CostError
 from freezeout.freezing import Freezer
 from freezeout.groups import split_groups
 from freezeout.layers import Layers
-from freezeout.tensors import call_arguments, tensors_in
+from freezeout.tensors import call_arguments, tensors_in, uncompiled
 
 __all__ = ["Measurement", "Phases", "measure"]
 
@@ -210,11 +211,11 @@ class _Bench:
     def _counted_step(self) -> tuple[list[int], list[int], list[int]]:
         """Forward and backward FLOPs, and saved bytes, of every layer."""
         count = len(self._layers)
-        counter = FlopCounterMode(display=False)
-        timeline = Timeline(self._layers, counter.get_total_flops)
-        saved = SavedBytes(self._layers, lambda: _layer_at(timeline.now, count))
-        with timeline.watching(), saved.counting(), counter:
-            self._step(timeline.stamp)
+        with _flops() as counter:
+            timeline = Timeline(self._layers, counter.get_total_flops)
+            saved = SavedBytes(self._layers, lambda: _layer_at(timeline.now, count))
+            with timeline.watching(), saved.counting():
+                self._step(timeline.stamp)
         sums = timeline.sums(lambda a, b: b - a)
         forward = [round(sums.get(("forward", i), 0)) for i in range(count)]
         forward[-1] += round(sums.get(("loss", 0), 0))
@@ -229,7 +230,7 @@ class _Bench:
         for _ in range(WATCHED_STEPS):
             timeline.clear()
             clock.wait()
-            with timeline.watching():
+            with timeline.watching(), uncompiled():  # inside a compiled region no layer shows
                 self._step(timeline.stamp)
             clock.wait()
             seen.append(timeline.sums(clock.seconds))
@@ -245,8 +246,7 @@ class _Bench:
         for depth in reversed(depths):
             self._freezer.check = True
             self._freezer.set_depth(depth)
-            counter = FlopCounterMode(display=False)
-            with counter:
+            with _flops() as counter:
                 self._step(_ignore)
             flops[depth] = counter.get_total_flops() - forward_flops
             self._tick()
@@ -423,6 +423,14 @@ def _device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{device.type.upper()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+@contextmanager
+def _flops() -> Iterator[FlopCounterMode]:
+    """Counts within it; a compiled model runs as it is written."""
+    with warnings.catch_warnings(), uncompiled(), FlopCounterMode(display=False) as counter:
+        warnings.filterwarnings("ignore", "Using `torch.compile.* when there are global hooks")
+        yield counter
 
 
 @contextmanager

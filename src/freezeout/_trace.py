@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from freezeout._cut import Unit
 from freezeout.errors import SplitError
-from freezeout.tensors import call_arguments
+from freezeout.tensors import call_arguments, uncompiled
 
 __all__ = ["Trace", "trace"]
 
@@ -120,7 +119,7 @@ def trace(model: nn.Module, units: Sequence[Unit], example: Any) -> Trace:
         with (
             _undisturbed(model),
             _watching(model, units, seen),
-            _uncompiled(),
+            uncompiled(),
             torch.no_grad(),
             _Uses(model, seen),
         ):
@@ -168,14 +167,6 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield from _leaves(item)
     else:
         yield value
-
-
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Runs compiled modules as they are written: compiling them for one pass would take minutes."""
-    if "torch._dynamo" not in sys.modules:  # nothing has been compiled
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 @contextmanager

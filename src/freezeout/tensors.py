@@ -1,14 +1,16 @@
-"""Finding the tensors in what a model takes and gives."""
+"""Calling a model: the tensors in what it takes and gives, and how it runs."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-__all__ = ["call_arguments", "tensors_in"]
+__all__ = ["call_arguments", "tensors_in", "uncompiled"]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -37,3 +39,11 @@ def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, (tuple, list)):
         return tuple(example), {}
     return (example,), {}
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Runs compiled modules as they are written: their hooks fire, and nothing is compiled."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
