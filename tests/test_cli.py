@@ -119,6 +119,18 @@ def test_the_picture_shows_the_rates_of_the_schedule(done, monkeypatch):
     assert [n for n, _, _ in seen["step_times"]] == list(range(1, 13))
 
 
+def test_so_many_steps_in_place_of_epochs(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    words = [*SMALL_ARGUMENTS, "--epochs", "7", "--steps", "10", "--display", "lines"]
+    assert main(["train", *words, "--out", str(folder.path)]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"^epoch (\d/\d) ", out, re.M) == ["1/3", "2/3", "3/3"]
+    assert "(3 epochs)" in out
+    summary = json.loads(folder.summary_file.read_text())
+    assert (summary["steps"], summary["total_steps"], summary["epochs"]) == (10, 10, 3)
+    assert read_toml(folder.settings_file)["steps"] == 10
+
+
 def test_default_folders_are_numbered(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["train", *SMALL_ARGUMENTS, "--epochs", "1", "--display", "none"]
@@ -230,6 +242,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_that_works(tmp_path):
         (["train", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
         (["train", "--epochs"], "argument --epochs: expected one argument"),
         (["train", "--nonsense", "3"], "unrecognized arguments: --nonsense 3"),
+        (["train", "--steps", "0"], "steps must be at least 1, got 0."),
+        (["train", "--steps", "x"], "argument --steps: invalid int value: 'x'"),
         (["train", "--times", "a,b"], "must be numbers with commas, got 'a,b'"),
         (["train", "--optimizer", "lion"], "invalid choice: 'lion'"),
         (["train", "--preset", "papre"], "unknown preset 'papre'"),

@@ -1,5 +1,6 @@
 """Whole runs: what they compute, what they leave on disk, and going on after any interruption."""
 
+import itertools
 import json
 import math
 import os
@@ -31,9 +32,21 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole") / "run")
 
 
-def test_a_run_ends_in_the_weights_of_the_reference(whole):
+SHORT = {"steps": 11, "epochs": 7, "evaluate_every": 2}
+"""Two whole epochs of four steps and three steps of a third; `epochs` does not count."""
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A run that ends within an epoch."""
+    return train(tmp_path_factory.mktemp("short") / "run", **SHORT)
+
+
+@pytest.mark.parametrize(("fixture", "total", "in_last"), [("whole", 12, 4), ("short", 11, 3)])
+def test_a_run_ends_in_the_weights_of_the_reference(fixture, total, in_last, request):
     # The same data, order, augmentation and seed by hand, with nothing ever frozen.
-    s = whole.settings()
+    run = request.getfixturevalue(fixture)
+    s = run.settings()
     data = load("digits")
     images, labels = data.train_images[: s.train_size], data.train_labels[: s.train_size]
     mean, std = channel_statistics(images)
@@ -57,16 +70,16 @@ def test_a_run_ends_in_the_weights_of_the_reference(whole):
     losses = reference.train(
         model,
         optimizer,
-        (batch for epoch in range(s.epochs) for batch in loader.epoch(epoch)),
+        itertools.islice((b for epoch in range(3) for b in loader.epoch(epoch)), total),
         F.cross_entropy,
         layers=split_layers(model),
         schedule=s.schedule,
-        total_steps=s.epochs * len(loader),
+        total_steps=total,
     )
-    state = load_checkpoint(whole.checkpoint)
+    state = load_checkpoint(run.checkpoint)
     for name, value in model.state_dict().items():
         assert torch.equal(value, state["model"][name]), name
-    last = losses[-len(loader) :]
+    last = losses[-in_last:]
     assert state["history"][-1]["train_loss"] == pytest.approx(sum(last) / len(last), abs=1e-6)
 
 
@@ -211,6 +224,129 @@ def test_a_line_cut_off_by_a_crash_is_dropped(whole, tmp_path):
     ]
 
 
+# -- so many steps in place of whole epochs --------------------------------------------------
+
+
+def test_a_run_of_so_many_steps_closes_its_partial_epoch_like_a_whole_one(short):
+    log = short.read_log()
+    epochs = [r for r in log if r["event"] == "epoch"]
+    assert [(r["epoch"], r["step"]) for r in epochs] == [(1, 4), (2, 8), (3, 11)]
+    # The last epoch is tested always, an odd one otherwise not.
+    assert [r["test_error"] is None for r in epochs] == [True, False, False]
+    assert (log[0]["total_steps"], log[-1]["step"], log[-1]["finished"]) == (11, 11, True)
+    state = load_checkpoint(short.checkpoint)
+    assert (state["step"], state["epoch"], state["batch"]) == (11, 3, 0)
+    assert state["sums"]["images"] == 0
+    # Time is counted from where the partial epoch began, and each step once.
+    clock = resume(short).trainer.clock
+    assert epochs[-1]["seconds"] == pytest.approx(clock.total_since(8))
+    assert sum(r["seconds"] for r in epochs) == pytest.approx(clock.total_since(0))
+
+
+def test_layers_freeze_over_so_many_steps_and_the_last_rate_is_zero(short):
+    log = short.read_log()
+    frozen = [(r["index"], r["step"]) for r in log if r["event"] == "freeze"]
+    times = [(0.6 + 0.4 * i / 4) ** 3 for i in range(4)]
+    assert frozen == [(i, math.ceil(11 * t)) for i, t in enumerate(times)]
+    groups = load_checkpoint(short.checkpoint)["optimizer"]["param_groups"]
+    assert [group["lr"] for group in groups] == [0.0] * len(groups)
+
+
+def test_as_many_steps_as_the_epochs_have_end_with_the_same_bits(whole, tmp_path):
+    folder = train(tmp_path / "run", steps=12, epochs=1)
+    assert_same_end(whole, folder)
+    told = [(r["event"], r["step"]) for r in folder.read_log()]
+    assert told == [(r["event"], r["step"]) for r in whole.read_log()]
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 10.0], ids=["saved every step", "saved every epoch"])
+@pytest.mark.parametrize("step", [8, 9, 10, 11])
+def test_killed_in_the_partial_epoch_and_resumed_it_ends_with_the_same_bits(
+    short, tmp_path, step, minutes
+):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(KilledError):
+        start(small(**SHORT, checkpoint_minutes=minutes), folder, [KillAt(step)])
+    saved = load_checkpoint(folder.checkpoint)["step"]
+    assert saved == (step - 1 if minutes < 1 else 4 if step == 8 else 8)
+    assert not resume(folder).interrupted
+    assert_same_end(short, folder)
+    told = [(r["event"], r["step"]) for r in folder.read_log()]
+    assert told == [(r["event"], r["step"]) for r in short.read_log()]
+
+
+def test_killed_with_all_steps_saved_but_the_partial_epoch_open(short, tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    real = Trainer.test
+
+    def test(trainer):
+        if trainer.step == 11:
+            raise KilledError
+        return real(trainer)
+
+    monkeypatch.setattr(Trainer, "test", test)
+    with pytest.raises(KilledError):
+        start(small(**SHORT, checkpoint_minutes=1e-9), folder)
+    monkeypatch.undo()
+    state = load_checkpoint(folder.checkpoint)
+    assert (state["step"], state["epoch"], state["batch"]) == (11, 2, 3)
+    resume(folder)  # not finished yet: test and record are missing
+    assert_same_end(short, folder)
+    assert [r["step"] for r in folder.read_log() if r["event"] == "epoch"] == [4, 8, 11]
+
+
+@pytest.mark.parametrize(("step", "interrupted"), [(9, True), (10, False)])
+def test_a_signal_in_the_partial_epoch(short, tmp_path, step, interrupted):
+    # The step under way is finished; that of the second signal is the last of the run.
+    folder = RunFolder(tmp_path / "run")
+    observer = SignalAt(step, signal.SIGINT)
+    result = start(small(**SHORT), folder, [observer])
+    assert result.interrupted is interrupted
+    assert result.trainer.step == step + 1
+    said = "".join(observer.said)
+    assert ("stopped after step 10 of 11" in said) is interrupted
+    if interrupted:
+        assert load_checkpoint(folder.checkpoint)["step"] == 10
+        resume(folder)
+    assert_same_end(short, folder)
+
+
+def test_a_finished_run_of_so_many_steps_has_nothing_left_to_do(short, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(short.path, folder.path)
+    seen = []
+
+    class Watch(Observer):
+        def progress(self, progress):
+            seen.append(progress)
+
+        def epoch(self, record):
+            seen.append(record)
+
+    result = resume(folder, {"steps": 11}, [Watch()])
+    assert (result.interrupted, seen) == (False, [])
+    assert list(result.trainer.batches()) == []
+    assert_same_end(short, folder)
+    with pytest.raises(CheckpointError, match=r"has steps=11, got 12\. A resumed run keeps its"):
+        resume(folder, {"steps": 12})
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_fewer_steps_than_an_epoch_has(tmp_path, steps):
+    told = []
+
+    class Watch(Observer):
+        def start(self, title, layer_names, freeze_steps, total_steps, epochs, done_steps):
+            told.append((total_steps, epochs))
+
+    folder = train(tmp_path / "run", observers=(Watch(),), steps=steps)
+    epochs = [r for r in folder.read_log() if r["event"] == "epoch"]
+    assert [(r["epoch"], r["step"]) for r in epochs] == [(1, steps)]
+    assert 0 <= epochs[0]["test_error"] <= 100
+    assert load_checkpoint(folder.checkpoint)["step"] == steps
+    assert told == [(steps, 1)]
+
+
 # -- refusals: nothing that was saved is lost ------------------------------------------------
 
 
@@ -338,6 +474,8 @@ def test_no_checkpoint_of_infinite_weights_is_ever_written(tmp_path):
         ({"model": "densenet-75-12"}, "depth"),
         ({"train_size": 2000}, "train_size must be at most 1437"),
         ({"holdout": 5000}, "5000"),
+        ({"batch_size": 1, "steps": 1}, "every training batch must hold at least 2 images"),
+        ({"warmup_steps": 4, "steps": 13}, "warmup_steps must not exceed 3"),
         ({"padding": 8}, "padding must be smaller than the image"),
         ({"times": (0.5, 1.0)}, "times holds 2 freeze times, but the model was cut into 5 layers"),
         ({"warmup_steps": 4}, "warmup_steps must not exceed 3"),

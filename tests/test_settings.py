@@ -19,6 +19,11 @@ BAD = [
     ({"epochs": 0}, "epochs must be at least 1, got 0. Passes over the training data"),
     ({"epochs": 1.5}, "epochs must be a whole number, got 1.5."),
     ({"epochs": True}, "epochs must be a whole number, got True."),
+    ({"steps": 0}, "steps must be at least 1, got 0. Train for so many optimizer steps"),
+    ({"steps": "x"}, "steps must be a whole number, got 'x'. Train for so many"),
+    ({"steps": 1.5}, "steps must be a whole number, got 1.5."),
+    ({"steps": True}, "steps must be a whole number, got True."),
+    ({"steps": 10**10}, "steps must be at most 1e+09, got 10000000000."),
     ({"batch_size": 0}, "batch_size must be at least 1, got 0."),
     ({"lr": 0.0}, "lr must be above 0 and finite, got 0.0."),
     ({"lr": float("inf")}, "lr must be above 0 and finite, got inf."),
@@ -74,8 +79,10 @@ def test_toml_round_trip_keeps_every_value(tmp_path):
     assert Settings.from_dict(read_toml(file)) == settings
     # What is None is left out, for TOML has no such value.
     assert "scale_cap" not in read_toml(file)
-    absent = {"train_size", "scale_cap", "threads"}
+    absent = {"steps", "train_size", "scale_cap", "threads"}
     assert read_toml(file).keys() == {f.name for f in fields(Settings)} - absent
+    file.write_bytes(toml_bytes(Settings(steps=130).to_dict()))
+    assert Settings.from_dict(read_toml(file)).steps == 130
 
 
 def test_broken_toml_names_file_and_line(tmp_path):

@@ -155,7 +155,7 @@ def _summary(result: RunResult, folder: RunFolder) -> RunSummary:
         data=settings.data,
         steps=trainer.step,
         total_steps=trainer.total_steps,
-        epochs=settings.epochs,
+        epochs=trainer.epochs,
         test_error=tested[-1] if tested else None,
         train_seconds=trainer.clock.total_since(0),
         total_seconds=result.seconds,

@@ -251,7 +251,7 @@ class _Stretch:
                 schedule.layers.names,
                 schedule.freeze_steps,
                 trainer.total_steps,
-                settings.epochs,
+                trainer.epochs,
                 trainer.step,
             )
         while not trainer.finished:
@@ -299,7 +299,7 @@ class _Stretch:
                 clock.close(trainer.step)
                 trainer.read()
                 self._tell_progress()
-            if stop and trainer.batch < len(trainer.train_data):
+            if stop and trainer.batch < trainer.epoch_steps:
                 self.save()
                 return False
             if save:

@@ -27,8 +27,8 @@ class Settings:
     """All that decides what a run computes. Every field can be set on the command line and in TOML.
 
     Ranges stand in the help texts, which ``freezeout train --help`` prints. ``None`` means: what is
-    customary for the data set (`padding`, `flip`), all (`train_size`), none (`scale_cap`, `times`),
-    torch's choice (`threads`).
+    customary for the data set (`padding`, `flip`), all (`train_size`), whole epochs (`steps`), none
+    (`scale_cap`, `times`), torch's choice (`threads`).
 
     Raises:
         ValueError: If a value is outside its range.
@@ -54,7 +54,15 @@ class Settings:
         None, "black pixels around an image before a random crop (default: the data's)", kind=int
     )
     flip: bool | None = _setting(None, "random left-right flip (default: the data's)", kind=bool)
-    epochs: int = _setting(10, "passes over the training data, at least 1", kind=int)
+    epochs: int = _setting(
+        10, "passes over the training data, at least 1; steps, where given, wins", kind=int
+    )
+    steps: int | None = _setting(
+        None,
+        "train for so many optimizer steps, at least 1, in place of whole epochs; "
+        "wins over epochs (default: epochs times batches)",
+        kind=int,
+    )
     batch_size: int = _setting(50, "images a step, at least 1", kind=int)
     optimizer: OptimizerName = _setting("sgd", "optimizer", choices=get_args(OptimizerName))
     lr: float = _setting(0.1, "base learning rate, above 0", kind=float)
@@ -196,6 +204,7 @@ _LEAST: dict[str, float] = {
     "holdout": 0,
     "padding": 0,
     "epochs": 1,
+    "steps": 1,
     "batch_size": 1,
     "weight_decay": 0,
     "seed": 0,
@@ -206,6 +215,7 @@ _LEAST: dict[str, float] = {
 
 _MOST: dict[str, float] = {
     "epochs": 10**6,
+    "steps": 10**9,
     "batch_size": 10**6,
     "lr": 1e30,  # beyond, a rate no longer fits into float32
     "weight_decay": 1e30,

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -49,6 +50,8 @@ class Trainer:
 
     Attributes:
         model: The network.
+        total_steps: Length of the run in optimizer steps.
+        epochs: Length of the run in epochs; the last one is cut short where `steps` says so.
         scheduler: The `FreezeOut` scheduler, with layers and freezer.
         clock: Times the steps.
         history: The finished epochs.
@@ -67,7 +70,9 @@ class Trainer:
         if settings.channels_last:
             cast("Any", self.model).to(memory_format=torch.channels_last)  # missing from its types
         self.train_data, self.test_data = _loaders(settings, dataset, self.device)
-        self.total_steps = settings.epochs * len(self.train_data)
+        whole = settings.epochs * len(self.train_data)
+        self.total_steps = whole if settings.steps is None else settings.steps
+        self.epochs = -(-self.total_steps // len(self.train_data))
         self.optimizer = _build_optimizer(settings, self.model)
         try:
             self.scheduler = FreezeOut(
@@ -86,8 +91,14 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.epoch >= self.settings.epochs
+        """Whether all epochs are done and closed, and so all `total_steps` taken."""
+        return self.epoch >= self.epochs
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps in the epoch under way: as many as it has batches, or fewer in the last one."""
+        length = len(self.train_data)
+        return max(0, min(length, self.total_steps - self.epoch * length))
 
     @property
     def frozen(self) -> int:
@@ -109,7 +120,8 @@ class Trainer:
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches left in the epoch under way."""
         self.model.train()
-        return self.train_data.epoch(self.epoch, self.batch)
+        left = max(0, self.epoch_steps - self.batch)
+        return islice(self.train_data.epoch(self.epoch, self.batch), left)
 
     def take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One optimizer step. `read` collects loss and accuracy, so that a GPU is not held up."""
@@ -153,7 +165,7 @@ class Trainer:
         self.read()
         self.check_finite()
         number = self.epoch + 1
-        due = number % self.settings.evaluate_every == 0 or number == self.settings.epochs
+        due = number % self.settings.evaluate_every == 0 or number == self.epochs
         test_loss, test_error = self.test() if due else (None, None)
         if test_loss is not None and not math.isfinite(test_loss):
             raise _diverged(self.step, f"the test loss became {test_loss}")
