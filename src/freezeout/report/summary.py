@@ -88,6 +88,10 @@ class RunSummary:
         out: Folder of the run.
         device: Where it ran, in words.
         precision: Number format of the training steps.
+        predicted: Saving that was predicted before the run, as a fraction, for the steps it took;
+            ``None`` if it was not.
+        predicted_interval: Where the prediction for the whole run lay with 95 % confidence;
+            ``None`` if not known. Shown for finished runs.
         interrupted: Whether the run was stopped before its end.
         total_steps: Steps the run was to have; shown when it was interrupted.
 
@@ -111,6 +115,8 @@ class RunSummary:
     out: str
     device: str
     precision: str
+    predicted: float | None = None
+    predicted_interval: tuple[float, float] | None = None
     interrupted: bool = False
     total_steps: int | None = None
 
@@ -282,6 +288,7 @@ def _rows(summary: RunSummary) -> list[tuple[str, str, str]]:
         ("frozen", f"{summary.frozen_layers} of {summary.layers} layers at the end", ""),
     ]
     rows.extend(_saving_rows(summary))
+    rows.extend(_prediction_rows(summary))
     rows.append(("run folder", summary.out, ""))
     return rows
 
@@ -332,6 +339,22 @@ def _saving_rows(summary: RunSummary) -> list[tuple[str, str, str]]:
     if shown < 0:
         rows.insert(1, ("", "Steps with frozen layers took longer here.", style))
     return rows
+
+
+def _prediction_rows(summary: RunSummary) -> list[tuple[str, str, str]]:
+    """What was predicted before the run, and by how much that was off."""
+    if summary.predicted is None:
+        return []
+    text = f"{100 * summary.predicted + 0.0:.1f} % before the run"
+    if summary.predicted_interval is not None and not summary.interrupted:
+        low, high = summary.predicted_interval
+        text += f" ({100 * low:.1f} to {100 * high:.1f})"
+    if summary.saving is not None:
+        # From what is shown, so that the three numbers agree.
+        off = round(100 * summary.saving, 1) - round(100 * summary.predicted, 1)
+        word = "more" if off > 0 else "less"
+        text += "; measured the same" if round(off, 1) == 0 else f"; measured {abs(off):.1f} {word}"
+    return [("predicted", text, "")]
 
 
 def _why_no_saving(summary: RunSummary) -> str:
