@@ -1,10 +1,13 @@
 """Hypothesis strategies, in one place. Importing this also fixes the seed and drops deadlines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from freezeout import Costs, LayerCost
 from freezeout.schedule import Schedule
 
 settings.register_profile("freezeout", derandomize=True, deadline=None)
@@ -45,3 +48,77 @@ def schedules(draw: Callable[..., object], layers: int) -> Schedule:
         scale_cap=draw(st.none() | st.floats(1.0, 10.0)),
         times=draw(st.none() | explicit_times(layers)),
     )
+
+
+# --- Measured costs ----------------------------------------------------------------------------
+
+
+def made_costs(
+    savings: Sequence[float],
+    *,
+    frozen: Sequence[float] | None = None,
+    last: float = 0.25,
+    overhead: float = 0.125,
+    noise: Sequence[float] = (0.0,) * 6,
+    names: Sequence[str] | None = None,
+) -> Costs:
+    """Costs of a step, as if measured.
+
+    Args:
+        savings: Seconds that freezing saves, for each layer but the last.
+        frozen: Seconds that these layers still take once frozen; 0.5 each by default.
+        last: Seconds of the last layer.
+        overhead: Seconds that belong to no layer.
+        noise: One round of measurement for each: by how much freezing saved more in it than it
+            does, as a fraction.
+        names: Names of all layers.
+    """
+    frozen = [0.5] * len(savings) if frozen is None else frozen
+    names = [f"layer{i}" for i in range(len(savings) + 1)] if names is None else names
+    layers = [
+        LayerCost(
+            name=name,
+            forward=kept + saving / 4,
+            frozen_forward=kept,
+            backward=saving / 2,
+            optimizer=saving / 4,
+            forward_flops=100 * (i + 1),
+            backward_flops=150 * (i + 1),
+            saved_bytes=1000 * (len(savings) - i),
+            parameter_bytes=40 * (i + 1),
+            gradient_bytes=40 * (i + 1),
+            state_bytes=80 * (i + 1),
+        )
+        for i, (name, saving, kept) in enumerate(
+            zip(names, [*savings, last], [*frozen, 0.0], strict=True)
+        )
+    ]
+    one = Costs(
+        layers=tuple(layers),
+        overhead=overhead,
+        depths=tuple(range(len(layers))),
+        rounds=((1.0,) * len(layers),),
+        batch_size=8,
+        device="a device of the tests",
+        threads=1,
+        torch_version="2.0.0",
+    )
+    steps = [one.step_seconds(depth) for depth in one.depths]
+    rounds = tuple(tuple(t - more * (steps[0] - t) for t in steps) for more in noise)
+    return replace(one, rounds=rounds)
+
+
+@st.composite
+def costs(
+    draw: Callable[..., Any], *, min_layers: int = 2, max_layers: int = 8, noisy: bool = False
+) -> Costs:
+    """Costs in which freezing a layer saves 0 or more; where noisy, slightly less than 0, too."""
+    size = draw(st.integers(min_layers, max_layers)) - 1
+    few = st.floats(0.0, 1.0).map(lambda x: round(x, 6))
+    savings = draw(st.lists(few, min_size=size, max_size=size))
+    if noisy:
+        lost = draw(st.lists(st.floats(0.0, 0.05), min_size=size, max_size=size))
+        savings = [a - b for a, b in zip(savings, lost, strict=True)]
+    frozen = draw(st.lists(st.floats(0.1, 0.5), min_size=size, max_size=size))
+    rounds = draw(st.lists(st.floats(-0.1, 0.1), min_size=1, max_size=12))
+    return made_costs(savings, frozen=frozen, last=draw(st.floats(0.05, 1.0)), noise=rounds)

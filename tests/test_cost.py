@@ -219,6 +219,30 @@ def test_flops_and_saved_bytes_are_those_of_steps_with_layers_really_frozen(name
     freezer.unfreeze()
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_flops_of_attention_count_whatever_kernel_runs(dropout):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+
+        def forward(self, x):
+            q, k, v = self.project(x).view(2, 7, 3, 2, 8).permute(2, 0, 3, 1, 4)
+            p = dropout if self.training else 0.0  # another kernel, once frozen
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=p)
+            return x + self.out(mixed.transpose(1, 2).reshape(2, 7, 16))
+
+    net = nn.Sequential(Attention(), Attention(), nn.Linear(16, 4))
+    costs = measure_costs(net, torch.randn(2, 7, 16), rounds=1)
+    linear, mixing = 2 * 14 * 16 * (48 + 16), 2 * (2 * 2 * 2 * 7 * 7 * 8)
+    head = 2 * 14 * 16 * 4
+    assert [c.forward_flops for c in costs.layers] == [linear + mixing] * 2 + [head]
+    assert costs.layers[2].backward_flops == head  # the gradient for its weight alone
+    assert costs.layers[0].backward_flops == costs.layers[1].backward_flops + (
+        2 * 14 * 16 * 48 - head  # freezing the second saves the head's input gradient
+    )
+
+
 def test_state_gradients_and_parameters_are_counted_in_bytes():
     net = mlp()
     optimizer = torch.optim.Adam(net.parameters())

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from math import fsum
+from operator import mul
 
 __all__ = ["budget_times", "default_weights", "merge_times", "pooled"]
 
@@ -49,7 +51,7 @@ def pooled(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     blocks: list[tuple[float, float, int]] = []  # sum of values, sum of weights, size
     for value, weight in zip(values, weights, strict=True):
         block = (value, weight, 1)
-        while blocks and blocks[-1][0] * block[1] < block[0] * blocks[-1][1]:
+        while blocks and blocks[-1][0] / blocks[-1][1] < block[0] / block[1]:
             before = blocks.pop()
             block = (before[0] + block[0], before[1] + block[1], before[2] + block[2])
         blocks.append(block)
@@ -64,8 +66,7 @@ def budget_times(slopes: Sequence[float], multiplier: float, least: float) -> tu
         multiplier: $\mu$, at least 0. The saving rises with it.
         least: $t_{\min}$, the earliest freeze time, in (0, 1].
     """
-    lost = (min(max(multiplier * slope, 0.0), 1.0 - least) for slope in slopes)
-    return (*(1.0 - x for x in lost), 1.0)
+    return (*(min(max(1.0 - multiplier * slope, least), 1.0) for slope in slopes), 1.0)
 
 
 def merge_times(times: Sequence[float], costs: Sequence[float], most: int) -> tuple[float, ...]:
@@ -83,8 +84,8 @@ def merge_times(times: Sequence[float], costs: Sequence[float], most: int) -> tu
     if len(set(times[:count])) <= most:
         return tuple(times)
     # A layer that saves nothing still follows its neighbours, by next to no weight.
-    floor = 1e-9 * max(*costs[:count], 1e-300)
-    weights = [max(c, floor) for c in costs[:count]]
+    unit = max(costs[:count])
+    weights = [max(c / unit, 1e-9) if unit > 0.0 else 1.0 for c in costs[:count]]
     w = [0.0, *accumulate(weights)]
     wt = [0.0, *accumulate(c * t for c, t in zip(weights, times, strict=False))]
     wtt = [0.0, *accumulate(c * t * t for c, t in zip(weights, times, strict=False))]
@@ -106,6 +107,7 @@ def merge_times(times: Sequence[float], costs: Sequence[float], most: int) -> tu
         if b == 0:
             break
         a = cut[b]
-        merged[:0] = [min((wt[b] - wt[a]) / (w[b] - w[a]), 1.0)] * (b - a)
+        mean = fsum(map(mul, weights[a:b], times[a:b])) / fsum(weights[a:b])
+        merged[:0] = [min(max(mean, times[a]), times[b - 1])] * (b - a)  # in spite of rounding
         b = a
     return (*merged, *times[count:])

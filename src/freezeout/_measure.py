@@ -6,7 +6,6 @@ import copy
 import gc
 import random
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,9 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.utils.flop_counter import FlopCounterMode
 
+from freezeout._flops import counted_flops
 from freezeout._snapshot import preserved
+from freezeout._step_errors import checked_loss, explained, is_out_of_memory, line_of
 from freezeout._timeline import SavedBytes, Timeline, Where
 from freezeout.errors import CostError
 from freezeout.freezing import Freezer
@@ -102,7 +102,7 @@ def measure(
     """
     batch = next((t.shape[0] for t in tensors_in(example) if t.ndim), None)
     state = [] if optimizer is None else list(tensors_in(list(optimizer.state.values())))
-    with _explained(model, batch), preserved(model, state):
+    with explained(model, batch), preserved(model, state):
         twin = _twin(optimizer, model, layers)
         step = _Step(model, layers, example, loss, twin, autocast)
         return _Bench(layers, twin, step, rounds, progress or _quiet).run(batch)
@@ -135,7 +135,7 @@ class _Step:
         with self._precision():
             output = self._forward()
             stamp(("loss", 0))
-            loss = _checked(self._loss(output))
+            loss = checked_loss(self._loss(output))
         stamp(("backward", self._last))
         del output
         loss.backward()
@@ -150,10 +150,10 @@ class _Step:
         try:
             return self._model(*self._args, **self._kwargs)
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise CostError(
-                f"{type(self._model).__name__} rejects the batch: {_line(error)} "
+                f"{type(self._model).__name__} rejects the batch: {line_of(error)} "
                 f"({type(error).__name__}). Pass what its forward takes in training: one tensor, "
                 "a tuple of positional or a dict of keyword arguments, on the model's device. A "
                 "target belongs into loss=lambda output: ..."
@@ -193,7 +193,7 @@ class _Bench:
         forward, backward = self._watched_steps()
         weights = backward if any(backward) else [float(f) for f in watched_flops]
         depths = _spread(weights)
-        backward_flops = self._warm_up(depths, sum(forward_flops))
+        backward_flops = self._warm_up(depths)
         steps = self._timed(depths)
         return Measurement(
             steps=steps,
@@ -211,7 +211,7 @@ class _Bench:
     def _counted_step(self) -> tuple[list[int], list[int], list[int]]:
         """Forward and backward FLOPs, and saved bytes, of every layer."""
         count = len(self._layers)
-        with _flops() as counter:
+        with counted_flops() as counter:
             timeline = Timeline(self._layers, counter.get_total_flops)
             saved = SavedBytes(self._layers, lambda: _layer_at(timeline.now, count))
             with timeline.watching(), saved.counting():
@@ -240,15 +240,17 @@ class _Bench:
         backward = [median(s.get(("backward", i), 0.0) for s in seen) for i in layers]
         return forward, backward
 
-    def _warm_up(self, depths: Sequence[int], forward_flops: int) -> dict[int, int]:
+    def _warm_up(self, depths: Sequence[int]) -> dict[int, int]:
         """Steps at every depth, checked once; returns FLOPs of the backward pass."""
         flops = {}
         for depth in reversed(depths):
             self._freezer.check = True
             self._freezer.set_depth(depth)
-            with _flops() as counter:
-                self._step(_ignore)
-            flops[depth] = counter.get_total_flops() - forward_flops
+            with counted_flops() as counter:
+                timeline = Timeline(self._layers, counter.get_total_flops)
+                self._step(timeline.stamp)
+            phases = timeline.sums(lambda a, b: b - a)
+            flops[depth] = round(phases[("backward", len(self._layers) - 1)])
             self._tick()
             for _ in range(WARMUP_STEPS - 1):
                 self._step(_ignore)
@@ -378,59 +380,11 @@ def _own_loss(output: Any) -> torch.Tensor:
     return torch.stack(parts).sum()
 
 
-def _checked(loss: Any) -> torch.Tensor:
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
-        what = (
-            f"a tensor of shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}"
-            if isinstance(loss, torch.Tensor)
-            else repr(loss)
-        )
-        raise CostError(
-            f"the loss must be one number that depends on the parameters, got {what}. "
-            "Pass loss=lambda output: ..., which turns the model's output into it."
-        )
-    return loss
-
-
-@contextmanager
-def _explained(model: nn.Module, batch: int | None) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
-        size = "the batch" if batch is None else f"a batch of {batch}"
-        hint = "a smaller batch" if batch is None or batch < 2 else f"a batch of {batch // 2}"
-        raise CostError(
-            f"memory ran out in a training step of {type(model).__name__} on {size}: "
-            f"{_line(error)}. Training would run out as well: try {hint}."
-        ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{device.type.upper()}, {threads} thread{'' if threads == 1 else 's'}"
-
-
-@contextmanager
-def _flops() -> Iterator[FlopCounterMode]:
-    """Counts within it; a compiled model runs as it is written."""
-    with warnings.catch_warnings(), uncompiled(), FlopCounterMode(display=False) as counter:
-        warnings.filterwarnings("ignore", "Using `torch.compile.* when there are global hooks")
-        yield counter
 
 
 @contextmanager

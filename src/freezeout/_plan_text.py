@@ -16,7 +16,7 @@ def plan_text(plan: Plan) -> str:
     Args:
         plan: The plan.
     """
-    costs, last = plan.costs, len(plan.costs) - 1
+    costs = plan.costs
     end = plan.depth_at(plan.total_steps - 1)
     lines = [
         f"{_name(plan)}, {plan.total_steps:,} steps",
@@ -37,7 +37,7 @@ def plan_text(plan: Plan) -> str:
     for i, (layer, t, n) in enumerate(
         zip(costs.layers, plan.freeze_times, plan.freeze_steps, strict=True)
     ):
-        after = "" if n is None else f"{1000 * costs.step_seconds(min(i + 1, last)):.2f} ms"
+        after = "" if n is None else f"{1000 * plan.step_seconds(n):.2f} ms"
         rows.append(
             (
                 str(i),
@@ -72,16 +72,20 @@ def _interval(plan: Plan) -> str:
     if plan.interval is None:
         return ""
     low, high = plan.interval
-    return f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f" ({_number(100 * low)} to {_number(100 * high)})"
 
 
 def _percent(fraction: float) -> str:
-    return f"{100 * fraction + 0.0:.1f} %"
+    return f"{_number(100 * fraction)} %"
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # never "-0.0"
 
 
 def _seconds(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 120:
         return f"{minutes} min {rest:02d} s"

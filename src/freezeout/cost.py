@@ -251,9 +251,13 @@ class Costs:
                 f"these are no costs: {error} Give what Costs.to_dict() returned, or measure anew."
             ) from error
 
+    def to_json(self) -> bytes:
+        """The text of a JSON file that `load` reads."""
+        return (json.dumps(self.to_dict(), indent=1) + "\n").encode()
+
     def save(self, path: str | Path) -> None:
         """Writes the costs to a JSON file."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        Path(path).write_bytes(self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Costs:

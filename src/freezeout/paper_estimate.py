@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import fsum
 
-from freezeout.schedule import POWERS, Spacing
+from freezeout.schedule import POWERS, Schedule, Spacing
 
 __all__ = ["densenet_costs", "paper_saving"]
 
@@ -35,7 +35,9 @@ def paper_saving(costs: Sequence[float], t0: float, *, spacing: Spacing = "cubic
         A fraction.
 
     Raises:
-        ValueError: If there are no costs, or they add up to nothing.
+        TypeError: If `t0` is no number.
+        ValueError: If there are no costs, they add up to nothing, or another argument is outside
+            its range.
 
     Example:
         >>> round(100 * paper_saving(densenet_costs(76, 12), 0.8), 1)
@@ -44,6 +46,7 @@ def paper_saving(costs: Sequence[float], t0: float, *, spacing: Spacing = "cubic
     Reference:
         Brock et al., "FreezeOut", 2017, section 2; code ajbrock/FreezeOut.
     """
+    Schedule(t0=t0, spacing=spacing)  # checks both
     total = fsum(costs)
     if not total > 0:
         raise ValueError(f"costs must add up to more than 0, got {total}. Give forward FLOPs.")
@@ -60,13 +63,20 @@ def densenet_costs(depth: int, growth: int, *, image_size: int = 32) -> tuple[in
     whole units of `growth`, so halving an odd number of them in a transition loses half a unit.
 
     Args:
-        depth: Depth of the network, 6n + 4.
+        depth: Depth of the network, 6n + 4 for n of at least 1.
         growth: Channels that each dense layer adds.
         image_size: Height and width of the images in pixels.
 
     Returns:
         One number per layer, for one image.
+
+    Raises:
+        ValueError: If there is no DenseNet-BC of that depth.
     """
+    if depth < 10 or depth % 6 != 4:
+        raise ValueError(
+            f"depth must be 6n + 4 for a whole n of at least 1, got {depth}. The paper's is 76."
+        )
     per_block = (depth - 4) // 6
     units = 2
     costs = [3 * 9 * units * growth * image_size**2]

@@ -8,6 +8,7 @@ of the paper's curves that saves as much, or freeze times made for it from the c
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
@@ -26,6 +27,7 @@ PlanSpacing: TypeAlias = Spacing | Literal["budget"]
 """The paper's curves, or freeze times made from measured costs."""
 
 _GRAIN = 10_000  # t0 is given in ten-thousandths
+_FINE = 1e-9  # freeze times of a budget; finer ones would lie within rounding of a step
 
 
 def plan(
@@ -70,16 +72,17 @@ def plan(
         max_freezes: At most so many different freeze steps, at least 1: layers are merged to
             freeze together, at the same saving. For training that pays for every freeze, such as
             ``torch.compile``.
-        weights: For ``"budget"``: what the learning time of each layer is worth, above 0, one per
-            layer (that of the last is not used). By default one over the number of layers behind
-            it; with equal costs that gives the paper's linear freeze times.
+        weights: What the learning time of each layer is worth, above 0, one per layer (that of the
+            last is not used); only for ``"budget"``. By default one over the number of layers
+            behind it; with equal costs that gives the paper's linear freeze times.
         least_t0: Smallest `t0` to take, in (0, 1]; for ``"budget"`` the earliest freeze time.
 
     Returns:
         The plan.
 
     Raises:
-        TypeError: If more than one of `saving`, `seconds` and `t0` is given, or none.
+        TypeError: If more than one of `saving`, `seconds` and `t0` is given, or none, or an
+            argument has the wrong type.
         ValueError: If an argument is out of range.
 
     Example:
@@ -90,7 +93,7 @@ def plan(
     Reference:
         Brock et al., "FreezeOut", 2017, section 2, for the three curves; the rest is ours.
     """
-    _check(costs, saving, seconds, t0, spacing, max_freezes, least_t0)
+    _check(costs, saving, seconds, t0, spacing, max_freezes, weights, least_t0)
     settings: dict[str, Any] = {
         "scaled": scaled,
         "anneal": anneal,
@@ -107,8 +110,9 @@ def plan(
     if not reached:
         wish = f"a saving of {100 * wanted:.1f} %" if seconds is None else _time(seconds)
         limit = f"{100 * found.saving:.1f} %, {_time(found.seconds)} in all"
+        least = f"{'' if spacing == 'budget' else 't0 = '}{family.least:g}"
         note = (
-            f"{wish} cannot be reached with {spacing} freeze times from {family.least:g} on: "
+            f"{wish} cannot be reached with {spacing} freeze times from {least} on: "
             f"the limit is {limit}, and this plan is at it"
         )
     elif wanted <= 0.0:
@@ -134,14 +138,20 @@ class _Family:
         self._total_steps = total_steps
         self._spacing = spacing
         self._settings = settings
-        Schedule(**settings).freeze_steps(len(costs), total_steps)
+        Schedule(t0=1.0, **settings).freeze_steps(len(costs), total_steps)  # checks them
         warm = settings["warmup_steps"] / total_steps
         if spacing == "budget":
             self.least = max(least_t0, warm)
             self._slopes = _slopes(costs, weights)
+            rising = [slope for slope in self._slopes if slope > 0.0]
+            self._stations = [0.0, *((1.0 - self.least) / slope for slope in rising[-1:])]
         else:
             first = math.ceil(_GRAIN * warm ** (1 / POWERS[spacing])) / _GRAIN
             self.least = max(least_t0, first)
+            self._stations = [1.0, self.least]
+            if any(layer.saving < 0.0 for layer in costs.layers[:-1]):  # noise; it may turn back
+                between = (k / 100 for k in range(99, 0, -1))
+                self._stations[1:1] = [t for t in between if t > self.least]
 
     def at(self, t0: float) -> Plan:
         """The plan with this `t0`; for the budget, the one with this multiplier."""
@@ -159,23 +169,25 @@ class _Family:
         return replace(made, schedule=Schedule(times=times, **self._settings))
 
     def saving_at_least(self, wanted: float) -> tuple[Plan, bool]:
-        """The gentlest plan that saves as much, or else the one that saves most."""
+        """The gentlest plan that saves as much, or else the gentlest of those that save most."""
+        gentle, *stronger = self._stations  # between them the saving rises
+        best = self.at(gentle)
         if wanted <= 0.0:
-            return self.at(0.0 if self._spacing == "budget" else 1.0), True
-        if self._spacing == "budget":
-            steep = max(self._slopes)
-            if steep <= 0.0:  # no layer saves anything
-                return self.at(0.0), False
-            positive = min(slope for slope in self._slopes if slope > 0.0)
-            gentle, strong = 0.0, (1.0 - self.least) / positive
-        else:
-            gentle, strong = 1.0, self.least
-        most = self.at(strong)
-        if most.saving < wanted:
-            return most, False
-        for _ in range(60):
+            return best, True
+        for strong in stronger:
+            made = self.at(strong)
+            if made.saving >= wanted:
+                return self._between(gentle, strong, wanted), True
+            gentle = strong
+            best = max(best, made, key=lambda plan: round(plan.saving, 9))
+        return best, False
+
+    def _between(self, gentle: float, strong: float, wanted: float) -> Plan:
+        """The gentlest that saves as much, where `gentle` saves less and `strong` enough."""
+        budget = self._spacing == "budget"
+        while not budget or (strong - gentle) * self._slopes[0] > _FINE:
             middle = (gentle + strong) / 2.0
-            if self._spacing != "budget":
+            if not budget:
                 middle = round(_GRAIN * middle) / _GRAIN
             if middle in (gentle, strong):
                 break
@@ -183,7 +195,7 @@ class _Family:
                 strong = middle
             else:
                 gentle = middle
-        return self.at(strong), True
+        return self.at(strong)
 
 
 def _slopes(costs: Costs, weights: Sequence[float] | None) -> list[float]:
@@ -207,6 +219,7 @@ def _check(
     t0: float | None,
     spacing: object,
     max_freezes: int | None,
+    weights: Sequence[float] | None,
     least_t0: float,
 ) -> None:
     if not isinstance(costs, Costs):
@@ -227,6 +240,14 @@ def _check(
             "spacing='budget' takes no t0: its freeze times follow from the saving. Give saving "
             "or seconds."
         )
+    if spacing != "budget" and weights is not None:
+        raise TypeError(
+            f"weights are for spacing='budget', got them with spacing={spacing!r}. Leave them out, "
+            "or ask for a budget."
+        )
+    for name, value in (("saving", saving), ("seconds", seconds), ("least_t0", least_t0)):
+        if value is not None and not _is(numbers.Real, value):
+            raise TypeError(f"{name} must be a number, got {value!r}. Write it as 0.2.")
     if saving is not None and not 0.0 <= saving < 1.0:
         raise ValueError(f"saving must be a fraction in [0, 1), got {saving}. Write 0.25 for 25 %.")
     if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
@@ -234,12 +255,21 @@ def _check(
             f"seconds must be above 0 and finite, got {seconds}. It is the wanted time of all "
             "training steps together."
         )
+    if max_freezes is not None and not _is(numbers.Integral, max_freezes):
+        raise TypeError(
+            f"max_freezes must be a whole number of at least 1, got {max_freezes!r}. None sets no "
+            "limit."
+        )
     if max_freezes is not None and max_freezes < 1:
         raise ValueError(
             f"max_freezes must be at least 1, got {max_freezes}. t0=1 freezes nothing."
         )
     if not 0.0 < least_t0 <= 1.0:
         raise ValueError(f"least_t0 must lie in (0, 1], got {least_t0}. The paper goes to 0.1.")
+
+
+def _is(kind: type, value: object) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _time(seconds: float) -> str:

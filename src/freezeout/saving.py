@@ -16,9 +16,9 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from math import fsum
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.schedule.freeze_steps(len(self.costs), self.total_steps)  # checks both
+        object.__setattr__(self, "total_steps", int(self.total_steps))  # JSON has no NumPy
         if not self.spacing:
             own = "own" if self.schedule.times is not None else self.schedule.spacing
             object.__setattr__(self, "spacing", own)
@@ -158,17 +159,21 @@ class Plan:
 
     def check(self, layers: Layers) -> None:
         """Raises `CostError` if the plan was made for other layers than these."""
-        if self.costs.names != layers.names:
+        there, here = self.costs.names, layers.names
+        if there != here:
+            pairs = enumerate(zip_longest(there, here))
+            first, (other, own) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
             raise CostError(
-                f"the plan was made for {len(self.costs)} layers from {self.costs.names[0]!r} to "
-                f"{self.costs.names[-1]!r}, but the model has {len(layers)} from "
-                f"{layers.names[0]!r} to {layers.names[-1]!r}. Make a plan for this model."
+                f"the plan was made for {len(there)} layers, but the model has {len(here)}, and "
+                f"layer {first} is {other!r} in the plan and {own!r} in the model. Make a plan for "
+                "this model."
             )
 
     def lengthened(self) -> Plan:
         """The same schedule over as many steps as fit into the time of this run without freezing.
 
         This is the paper's constant-time experiment: freezing buys more training, not less time.
+        A plan that saves nothing stays as it is.
         """
         limit = self.baseline_seconds
         steps = max(self.total_steps, int(self.total_steps / max(1.0 - self.saving, 1e-9)))
@@ -216,12 +221,20 @@ class Plan:
             CostError: If it is damaged or no plan at all.
         """
         try:
-            return cls(
+            made = cls(
                 costs=Costs.from_dict(values["costs"]),
-                schedule=Schedule(**values["schedule"]),
+                schedule=Schedule(**{f.name: values["schedule"][f.name] for f in fields(Schedule)}),
                 **{k: values[k] for k in ("total_steps", "spacing", "note", "reached")},
             )
-        except (TypeError, ValueError, KeyError) as error:
+            for name, kind in (("spacing", str), ("note", str), ("reached", bool)):
+                if not isinstance(values[name], kind):
+                    raise TypeError(f"{name} is {values[name]!r}.")
+            made.table()  # fails where a name is no text, or a number none
+            saved = (made.saving, made.flops_saving, made.activation_saving, made.state_saving)
+            if not all(map(math.isfinite, (*saved, made.gradient_saving))):
+                raise ValueError("its costs are not finite.")
+            return made
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
             raise CostError(
                 f"this is no plan: {type(error).__name__}: {error}. Give what Plan.to_dict() "
                 "returned, or plan anew."
@@ -243,7 +256,10 @@ class Plan:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise CostError(f"{path} is no JSON file of a plan: {error}. Plan anew.") from error
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except CostError as error:
+            raise CostError(f"{path}: {error}") from error
 
     @cached_property
     def _step_seconds(self) -> list[float]:
@@ -276,7 +292,7 @@ def _order_statistic(count: int, level: float = 0.95) -> int | None:
     """How many values to leave out at each end so that the rest covers the median."""
     tail, outside = 0.0, None
     for k in range((count + 1) // 2):
-        tail += 2.0 * math.comb(count, k) / 2.0**count
+        tail += 2 * math.comb(count, k) / 2**count
         if tail > 1.0 - level:
             break
         outside = k

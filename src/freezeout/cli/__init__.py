@@ -62,7 +62,7 @@ _EXTRAS = ("numpy", "rich", "matplotlib", "sklearn", "pooch", "tomli", "tomli_w"
 
 
 def _parser() -> argparse.ArgumentParser:
-    from freezeout.cli import train
+    from freezeout.cli import plan, train
 
     parser = _Parser(
         prog="freezeout",
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"freezeout {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
     train.add_parser(verbs)
+    plan.add_parser(verbs)
     return parser
 
 

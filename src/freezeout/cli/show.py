@@ -17,6 +17,7 @@ from freezeout.errors import RunError
 from freezeout.freezing import FreezeEvent
 from freezeout.report.display import Display, EpochLine, SilentDisplay, Status
 from freezeout.report.summary import DepthCost, RunSummary, measured_saving, print_summary
+from freezeout.saving import predicted_saving
 from freezeout.training.folder import RunFolder
 from freezeout.training.observer import EpochRecord, Observer, Progress
 from freezeout.training.run import RunResult
@@ -164,11 +165,20 @@ def _summary(result: RunResult, folder: RunFolder) -> RunSummary:
         frozen_layers=trainer.frozen,
         layers=len(trainer.scheduler.layers),
         saving=measured_saving(costs),
+        predicted=_predicted(result, costs),
+        predicted_interval=None if result.plan is None else result.plan.interval,
         out=str(folder.path),
         device=_device(trainer),
         precision=settings.precision,
         interrupted=result.interrupted,
     )
+
+
+def _predicted(result: RunResult, costs: Sequence[DepthCost]) -> float | None:
+    """The saving predicted before the run, for the steps that it really took."""
+    if result.plan is None:
+        return None
+    return predicted_saving(result.plan.costs, {cost.frozen: cost.steps for cost in costs})
 
 
 def _draw(trainer: Trainer, folder: RunFolder) -> None:

@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from freezeout.cli.options import add_settings, add_sources, given_settings, merged_settings
 from freezeout.errors import RunError
+from freezeout.saving import Plan
 
 __all__ = ["add_parser"]
 
@@ -16,6 +18,8 @@ examples:
   freezeout train                                       digits, nothing to download
   freezeout train --data fashion-mnist --data-dir DATA --model vgg11-16 --epochs 5
   freezeout train --preset paper-wrn --device cuda      the paper's WRN-40-4 on CIFAR-100
+  freezeout train --const-time                          longer, in the time of one without freezing
+  freezeout train --plan runs/plan-digits-resnet-20-1/plan.json   as freezeout plan says
   freezeout train --resume runs/digits-resnet-20-1      go on with an interrupted run
 
 Settings are taken from the defaults, then --preset, then --config, then the command line.
@@ -28,8 +32,6 @@ def add_parser(verbs: Any) -> None:
     Args:
         verbs: What ``ArgumentParser.add_subparsers`` returned.
     """
-    from freezeout.training.presets import PRESETS
-
     parser = verbs.add_parser(
         "train",
         help="train one of the paper's networks with FreezeOut",
@@ -40,8 +42,10 @@ def add_parser(verbs: Any) -> None:
         allow_abbrev=False,
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--preset", help=f"named settings: {', '.join(PRESETS)}")
-    run.add_argument("--config", type=Path, metavar="FILE", help="settings from a TOML file")
+    add_sources(run)
+    run.add_argument(
+        "--plan", type=Path, metavar="FILE", help="follow a plan.json of freezeout plan"
+    )
     run.add_argument(
         "--out", type=Path, metavar="DIR", help="new or empty folder (default: runs/DATA-MODEL-N)"
     )
@@ -54,42 +58,20 @@ def add_parser(verbs: Any) -> None:
     run.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard events into the run folder"
     )
-    _add_settings(parser.add_argument_group("settings"))
+    run.add_argument(
+        "--predict",
+        action=argparse.BooleanOptionalAction,
+        help="measure the step first and predict what freezing saves (default: in runs of 400 "
+        "steps and more in which something freezes)",
+    )
+    add_settings(parser.add_argument_group("settings"))
     parser.set_defaults(run=_run)
-
-
-def _add_settings(group: Any) -> None:
-    from freezeout.training.settings import setting_fields
-
-    for spec in setting_fields():
-        kind, choices = spec.metadata["kind"], spec.metadata["choices"]
-        text = spec.metadata["help"]
-        if spec.default is not None:
-            text += f" (default: {str(spec.default).lower() if kind is bool else spec.default})"
-        flag = "--" + spec.name.replace("_", "-")
-        if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        elif choices:
-            group.add_argument(flag, choices=choices, help=text)
-        elif kind is tuple:
-            group.add_argument(flag, type=_numbers, metavar="T,T,...", help=text)
-        else:
-            group.add_argument(flag, type=kind, metavar=_METAVARS[kind], help=text)
-
-
-_METAVARS = {str: "NAME", int: "N", float: "X"}
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be numbers with commas, got {text!r}") from None
 
 
 def _run(options: argparse.Namespace) -> int:
     _refuse_launcher()
     # What only a run needs comes after --help and bad usage have been dealt with.
+    from freezeout.cli.follow import plan_settings, read_plan
     from freezeout.cli.show import DisplayObserver, finish
     from freezeout.report.choose import make_display
     from freezeout.training.folder import RunFolder, next_free
@@ -98,19 +80,24 @@ def _run(options: argparse.Namespace) -> int:
     from freezeout.training.settings import Settings
     from freezeout.training.tensorboard import TensorBoardObserver
 
-    given = _given_settings(options)
+    given = given_settings(options)
+    followed: Plan | None = None
     resumed: Path | None = getattr(options, "resume", None)
     if resumed is not None:
-        for name in ("preset", "config", "out"):
+        for name in ("preset", "config", "out", "plan", "predict"):
             if hasattr(options, name):
                 raise RunError(
-                    f"--{name} cannot be given with --resume: a resumed run keeps its settings "
-                    "and its folder. Leave it out, or start a new run."
+                    f"--{name} cannot be given with --resume: a resumed run keeps its settings, "
+                    "its plan and its folder. Leave it out, or start a new run."
                 )
         folder = RunFolder(resumed)
         settings = folder.settings()
     else:
-        settings = Settings.from_dict(_merged(options, given))
+        values = merged_settings(options)
+        if hasattr(options, "plan"):
+            followed = read_plan(options.plan)
+            values = {**values, **plan_settings(followed, given)}
+        settings = Settings.from_dict(values)
         out = getattr(options, "out", None)
         folder = RunFolder(out or next_free(Path("runs"), f"{settings.data}-{settings.model}"))
         folder.check_empty()
@@ -123,7 +110,8 @@ def _run(options: argparse.Namespace) -> int:
             observers.append(board)
         try:
             if resumed is None:
-                result = start(settings, folder, observers)
+                predict = getattr(options, "predict", None)
+                result = start(settings, folder, observers, predict=predict, plan=followed)
             else:
                 result = resume(folder, given, observers)
         finally:
@@ -131,29 +119,6 @@ def _run(options: argparse.Namespace) -> int:
                 board.close()
     finish(result, folder)
     return 130 if result.interrupted else 0
-
-
-def _given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    from freezeout.training.settings import setting_fields
-
-    names = (spec.name for spec in setting_fields())
-    return {name: getattr(options, name) for name in names if hasattr(options, name)}
-
-
-def _merged(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
-    """Preset, then file, then command line."""
-    from freezeout.training.presets import preset
-    from freezeout.training.settings import check_names
-    from freezeout.training.toml import read_toml
-
-    values: dict[str, Any] = {}
-    if hasattr(options, "config"):
-        values = read_toml(options.config)
-    name = getattr(options, "preset", values.pop("preset", None))
-    base = {} if name is None else preset(name)
-    if hasattr(options, "config"):
-        check_names(values, str(options.config))
-    return {**base, **values, **given}
 
 
 def _refuse_launcher() -> None:

@@ -189,7 +189,7 @@ def _draw_line(
 
 
 def _draw_budget(axes: Axes, budget: Sequence[tuple[float, float]]) -> None:
-    points = sorted(budget)
+    points = sorted(budget, key=lambda point: point[1])  # several may freeze at the earliest time
     axes.plot(
         [x for x, _ in points],
         [100 * saving for _, saving in points],

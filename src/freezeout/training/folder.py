@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from freezeout.errors import CheckpointError, RunError
+from freezeout.errors import CheckpointError, CostError, RunError
+from freezeout.saving import Plan
 from freezeout.training.checkpoint import write_atomically
 from freezeout.training.settings import Settings, check_names
 from freezeout.training.toml import read_toml, toml_bytes
@@ -22,6 +23,7 @@ class RunFolder:
     - ``settings.toml``: the full resolved settings.
     - ``log.jsonl``: one JSON object per line and event (``start``, ``freeze``, ``epoch``, ``end``).
     - ``checkpoint.pt``: the latest checkpoint.
+    - ``plan.json``: what the run was predicted to cost, if it was.
     - ``summary.json``, ``run.png``, ``tensorboard/``: made by others.
 
     Args:
@@ -33,6 +35,7 @@ class RunFolder:
         self.settings_file = path / "settings.toml"
         self.log_file = path / "log.jsonl"
         self.checkpoint = path / "checkpoint.pt"
+        self.plan_file = path / "plan.json"
         self.summary_file = path / "summary.json"
         self.picture = path / "run.png"
         self.tensorboard = path / "tensorboard"
@@ -120,6 +123,31 @@ class RunFolder:
         kept = [r for r in self.read_log() if r.get("step", 0) <= step and r.get("event") != "end"]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(self.log_file, lambda file: file.write(text.encode()))
+
+    def write_plan(self, plan: Plan) -> None:
+        """Saves what the run is predicted to cost.
+
+        Raises:
+            RunError: If the disk does not take it.
+        """
+        text = json.dumps(plan.to_dict(), indent=1) + "\n"
+        write_atomically(self.plan_file, lambda file: file.write(text.encode()))
+
+    def plan(self) -> Plan | None:
+        """What the run was predicted to cost, or ``None`` if it was not.
+
+        Raises:
+            CheckpointError: If the file is damaged.
+        """
+        if not self.plan_file.is_file():
+            return None
+        try:
+            return Plan.load(self.plan_file)
+        except (CostError, OSError) as error:
+            raise CheckpointError(
+                f"{self.plan_file} is damaged or cannot be read: {error} The run goes on without "
+                "it, only the comparison with the prediction is lost: delete the file."
+            ) from error
 
     def write_summary(self, values: Mapping[str, Any]) -> None:
         """Saves the summary as JSON.

@@ -18,13 +18,15 @@ import torch
 from freezeout.data import Dataset, default_augmentation, hold_out, load
 from freezeout.errors import CheckpointError, RunError
 from freezeout.freezing import FreezeEvent
+from freezeout.saving import Plan
 from freezeout.training.checkpoint import load_checkpoint, remove_parts, save_checkpoint
 from freezeout.training.folder import RunFolder
+from freezeout.training.forecast import LEAST_STEPS, forecast
 from freezeout.training.observer import Observer, Progress
 from freezeout.training.settings import Settings
 from freezeout.training.trainer import Trainer, pick_device
 
-__all__ = ["RunResult", "prepare", "resume", "start"]
+__all__ = ["RunResult", "on_machine", "prepare", "resume", "start"]
 
 _MOVABLE = ("device", "data_dir", "checkpoint_minutes")
 """Settings that a resumed run may change."""
@@ -38,11 +40,13 @@ class RunResult:
         trainer: The trainer in its final state.
         interrupted: Whether a signal stopped the run before its end.
         seconds: Wall seconds of the run, with those before a resume.
+        plan: What the run was predicted to cost; ``None`` if it was not.
     """
 
     trainer: Trainer
     interrupted: bool
     seconds: float
+    plan: Plan | None = None
 
 
 def prepare(settings: Settings) -> tuple[Settings, Dataset]:
@@ -88,13 +92,24 @@ def prepare(settings: Settings) -> tuple[Settings, Dataset]:
     return settings, dataset
 
 
-def start(settings: Settings, folder: RunFolder, observers: Sequence[Observer] = ()) -> RunResult:
+def start(
+    settings: Settings,
+    folder: RunFolder,
+    observers: Sequence[Observer] = (),
+    *,
+    predict: bool | None = None,
+    plan: Plan | None = None,
+) -> RunResult:
     """Trains from the beginning, in a new or empty folder.
 
     Args:
-        settings: What to train and how.
+        settings: What to train and how. With `const_time` the step is measured first, and the
+            folder's settings have the resulting `steps` in its place.
         folder: Where settings, log and checkpoints go.
         observers: Told of what happens.
+        predict: Whether to measure the step first and predict what freezing saves; ``None``: if
+            something freezes and the run has at least `LEAST_STEPS` steps.
+        plan: A plan that `settings` carry out. Its costs are used in place of new ones.
 
     Returns:
         The finished or interrupted run; ``SIGINT`` and ``SIGTERM`` end it after the step under way.
@@ -106,9 +121,60 @@ def start(settings: Settings, folder: RunFolder, observers: Sequence[Observer] =
     _announce(settings, observers)
     settings, dataset = prepare(settings)
     trainer = Trainer(settings, dataset)
+    if plan is None:
+        plan = _predict(trainer, predict, observers)
+    else:
+        plan.check(trainer.scheduler.layers)
+        plan = replace(plan, schedule=settings.schedule, total_steps=trainer.total_steps)
+        _tell_plan(plan, observers)
+    if plan is not None and settings.const_time:
+        before, plan = plan.total_steps, plan.lengthened()
+        settings = replace(settings, steps=plan.total_steps, const_time=False)
+        trainer = Trainer(settings, dataset)
+        _tell(
+            observers,
+            f"constant time: {plan.total_steps:,} steps with freezing take as long as {before:,} "
+            "without",
+        )
     folder.create(settings)
+    if plan is not None:
+        folder.write_plan(plan)
     _begin(trainer, folder)
-    return _go(trainer, folder, observers)
+    return _go(trainer, folder, observers, plan)
+
+
+def _predict(trainer: Trainer, wanted: bool | None, observers: Sequence[Observer]) -> Plan | None:
+    """Measures the step and tells what freezing will save, where that is wanted."""
+    settings = trainer.settings
+    if settings.const_time and wanted is False:
+        raise RunError(
+            "const_time needs a prediction, got predict=False. Leave one of them out: a run is "
+            "lengthened by what freezing is predicted to save."
+        )
+    freezes = any(n is not None for n in trainer.scheduler.freeze_steps)
+    long = trainer.total_steps >= LEAST_STEPS
+    if not (wanted or settings.const_time or (wanted is None and freezes and long)):
+        return None
+    _tell(observers, "measuring what a training step costs ...")
+    with on_machine(settings):
+        plan = forecast(trainer)
+    _tell_plan(plan, observers)
+    return plan
+
+
+def _tell_plan(plan: Plan, observers: Sequence[Observer]) -> None:
+    interval = plan.interval
+    sure = "" if interval is None else f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    _tell(
+        observers,
+        f"predicted: freezing saves {100 * plan.saving + 0.0:.1f} %{sure} of the training steps' "
+        f"time, {plan.seconds:.3g} s in place of {plan.baseline_seconds:.3g} s",
+    )
+
+
+def _tell(observers: Sequence[Observer], text: str) -> None:
+    for observer in observers:
+        observer.message(text)
 
 
 def _begin(trainer: Trainer, folder: RunFolder) -> None:
@@ -166,14 +232,13 @@ def resume(
     else:
         folder.rewind_log(-1)
         _begin(trainer, folder)
-    return _go(trainer, folder, observers)
+    return _go(trainer, folder, observers, folder.plan())
 
 
 def _announce(settings: Settings, observers: Sequence[Observer]) -> None:
     """Reading or fetching a large data set takes a while."""
     if settings.data != "digits":
-        for observer in observers:
-            observer.message(f"reading {settings.data} ...")
+        _tell(observers, f"reading {settings.data} ...")
 
 
 def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
@@ -192,19 +257,21 @@ def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
             )
 
 
-def _go(trainer: Trainer, folder: RunFolder, observers: Sequence[Observer]) -> RunResult:
+def _go(
+    trainer: Trainer, folder: RunFolder, observers: Sequence[Observer], plan: Plan | None
+) -> RunResult:
     stretch = _Stretch(trainer, folder, observers)
     remove = trainer.scheduler.freezer.add_listener(stretch.note_freeze)
     try:
-        with _machine(trainer.settings), _Interrupt() as interrupt:
+        with on_machine(trainer.settings), _Interrupt() as interrupt:
             stretch.train(interrupt)
     finally:
         remove()
-    return RunResult(trainer, not trainer.finished, stretch.seconds())
+    return RunResult(trainer, not trainer.finished, stretch.seconds(), plan)
 
 
 @contextmanager
-def _machine(settings: Settings) -> Iterator[None]:
+def on_machine(settings: Settings) -> Iterator[None]:
     """Threads and kernels as the settings want them; as before on leaving."""
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
@@ -266,11 +333,11 @@ class _Stretch:
             if interrupt.requested:
                 break
         if interrupt.requested and not trainer.finished:
-            for observer in self.observers:
-                observer.message(
-                    f"stopped after step {trainer.step} of {trainer.total_steps}, all saved; "
-                    f"go on with: freezeout train --resume {self.folder.path}"
-                )
+            _tell(
+                self.observers,
+                f"stopped after step {trainer.step} of {trainer.total_steps}, all saved; "
+                f"go on with: freezeout train --resume {self.folder.path}",
+            )
         self.folder.log("end", step=trainer.step, finished=trainer.finished, seconds=self.seconds())
 
     def save(self) -> None:

@@ -63,6 +63,12 @@ class Settings:
         "wins over epochs (default: epochs times batches)",
         kind=int,
     )
+    const_time: bool = _setting(
+        False,
+        "train for as many more steps as freezing is predicted to save the time of "
+        "(the paper's constant-time mode)",
+        kind=bool,
+    )
     batch_size: int = _setting(50, "images a step, at least 1", kind=int)
     optimizer: OptimizerName = _setting("sgd", "optimizer", choices=get_args(OptimizerName))
     lr: float = _setting(0.1, "base learning rate, above 0", kind=float)

@@ -25,7 +25,7 @@ from freezeout.training.clock import StepClock
 from freezeout.training.observer import EpochRecord
 from freezeout.training.settings import Settings
 
-__all__ = ["Trainer", "pick_device"]
+__all__ = ["Trainer", "build_optimizer", "pick_device"]
 
 _TEST_BATCH = 250
 
@@ -73,7 +73,7 @@ class Trainer:
         whole = settings.epochs * len(self.train_data)
         self.total_steps = whole if settings.steps is None else settings.steps
         self.epochs = -(-self.total_steps // len(self.train_data))
-        self.optimizer = _build_optimizer(settings, self.model)
+        self.optimizer = build_optimizer(settings, self.model)
         try:
             self.scheduler = FreezeOut(
                 self.optimizer, self.model, self.total_steps, schedule=settings.schedule
@@ -347,7 +347,8 @@ def _loaders(
     return train, test
 
 
-def _build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
+def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
+    """The optimizer of the settings, for all parameters of a model."""
     if settings.optimizer == "adamw":
         return AdamW(
             model.parameters(),

@@ -1,0 +1,74 @@
+"""Settings of a run as command-line options, and where their values come from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_settings", "add_sources", "given_settings", "merged_settings"]
+
+
+def add_sources(group: Any) -> None:
+    """Adds ``--preset`` and ``--config``."""
+    from freezeout.training.presets import PRESETS
+
+    group.add_argument("--preset", help=f"named settings: {', '.join(PRESETS)}")
+    group.add_argument("--config", type=Path, metavar="FILE", help="settings from a TOML file")
+
+
+def add_settings(group: Any, names: Container[str] | None = None) -> None:
+    """Adds an option for every setting, or for those of some names."""
+    from freezeout.training.settings import setting_fields
+
+    for spec in setting_fields():
+        if names is not None and spec.name not in names:
+            continue
+        kind, choices = spec.metadata["kind"], spec.metadata["choices"]
+        text = spec.metadata["help"]
+        if spec.default is not None:
+            text += f" (default: {str(spec.default).lower() if kind is bool else spec.default})"
+        flag = "--" + spec.name.replace("_", "-")
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        elif choices:
+            group.add_argument(flag, choices=choices, help=text)
+        elif kind is tuple:
+            group.add_argument(flag, type=_numbers, metavar="T,T,...", help=text)
+        else:
+            group.add_argument(flag, type=kind, metavar=_METAVARS[kind], help=text)
+
+
+_METAVARS = {str: "NAME", int: "N", float: "X"}
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas, got {text!r}") from None
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings that were given on the command line."""
+    from freezeout.training.settings import setting_fields
+
+    names = (spec.name for spec in setting_fields())
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def merged_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the preset, then of the file, then of the command line."""
+    from freezeout.training.presets import preset
+    from freezeout.training.settings import check_names
+    from freezeout.training.toml import read_toml
+
+    values: dict[str, Any] = {}
+    if hasattr(options, "config"):
+        values = read_toml(options.config)
+    name = getattr(options, "preset", values.pop("preset", None))
+    base = {} if name is None else preset(name)
+    if hasattr(options, "config"):
+        check_names(values, str(options.config))
+    return {**base, **values, **given_settings(options)}

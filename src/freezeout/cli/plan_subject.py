@@ -1,0 +1,219 @@
+"""The network that a plan is made for: one of the library's, or the user's own."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from freezeout.cli.own import load_own
+from freezeout.cost import Costs, measure_costs
+from freezeout.data import Dataset, data_shape, default_augmentation
+from freezeout.errors import CostError, RunError
+from freezeout.layers import Layers, split_layers
+from freezeout.paper_estimate import densenet_costs
+from freezeout.training.forecast import run_costs
+from freezeout.training.run import on_machine
+from freezeout.training.settings import Settings
+from freezeout.training.trainer import Trainer, build_optimizer, pick_device
+
+__all__ = ["Subject", "load_subject"]
+
+Progress = Callable[[int, int], None]
+
+_OWN_STEPS = 10_000
+"""Length of a run of the user's own network where ``--steps`` does not say."""
+
+_BATCHES = 8  # of stand-in images
+
+
+class Subject(ABC):
+    """A network, and the run that is planned for it.
+
+    Attributes:
+        title: Network, data and batch in a few words.
+        total_steps: Length of the run.
+        note: What the costs leave out, or ``""``.
+    """
+
+    def __init__(self, settings: Settings, title: str, total_steps: int, note: str) -> None:
+        self.settings = settings
+        self.title = title
+        self.total_steps = total_steps
+        self.note = note
+
+    @property
+    @abstractmethod
+    def layers(self) -> Layers:
+        """Its layers."""
+
+    @abstractmethod
+    def measure(self, rounds: int, progress: Progress | None) -> Costs:
+        """Measures a training step.
+
+        Raises:
+            FreezeOutError: If it cannot be measured.
+        """
+
+    @abstractmethod
+    def paper_costs(self, costs: Costs) -> Sequence[float]:
+        """The costs of layers that the paper's formula takes."""
+
+    def read_costs(self, path: Path) -> Costs:
+        """Costs measured before.
+
+        Raises:
+            CostError: If they are of another network, or none.
+            RunError: If the file cannot be read.
+        """
+        try:
+            costs = Costs.load(path)
+        except OSError as error:
+            raise RunError(
+                f"cannot read the costs {path}: {error.strerror}. Give the costs.json that "
+                "freezeout plan wrote."
+            ) from error
+        if costs.names != self.layers.names:
+            raise CostError(
+                f"{path} holds costs of {len(costs)} layers from {costs.names[0]!r} to "
+                f"{costs.names[-1]!r}, but the network has {len(self.layers)} from "
+                f"{self.layers.names[0]!r} to {self.layers.names[-1]!r}. Measure it anew."
+            )
+        return costs
+
+
+def load_subject(settings: Settings, own: str | None, shape: str | None) -> Subject:
+    """The network of the settings, or the user's own.
+
+    Args:
+        settings: Network, data, batch, optimizer, machine.
+        own: ``module:factory``, or ``None``.
+        shape: Shape of one input of it, or ``None``.
+
+    Raises:
+        RunError: If it cannot be made.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if own is not None:
+        return _OwnNetwork(settings, own, shape)
+    return _BuiltIn(settings)
+
+
+class _BuiltIn(Subject):
+    """A network of `freezeout.models` in the very step that ``freezeout train`` takes."""
+
+    def __init__(self, settings: Settings) -> None:
+        shape = data_shape(settings.data)
+        count = shape.train_images - settings.holdout
+        if settings.train_size is not None:
+            count = min(count, settings.train_size)
+        if count < 2:
+            raise RunError(
+                f"holdout={settings.holdout} leaves {max(count, 0)} of {shape.train_images} "
+                "training images. Hold fewer out."
+            )
+        batch = min(settings.batch_size, count)
+        total = settings.steps or settings.epochs * -(-count // batch)
+        customary = default_augmentation(settings.data)
+        measured = replace(
+            settings,
+            device=str(pick_device(settings.device)),
+            padding=customary.padding if settings.padding is None else settings.padding,
+            flip=customary.flip if settings.flip is None else settings.flip,
+            threads=settings.threads or torch.get_num_threads(),
+            batch_size=batch,
+            # The step is measured, not the schedule.
+            steps=total,
+            t0=1.0,
+            times=None,
+            warmup_steps=0,
+        )
+        self._trainer = Trainer(measured, _stand_in(settings, batch))
+        super().__init__(
+            measured,
+            f"{settings.model} on {settings.data}, batch {batch}, {settings.precision}",
+            total,
+            "",
+        )
+
+    @property
+    def layers(self) -> Layers:
+        return self._trainer.scheduler.layers
+
+    def measure(self, rounds: int, progress: Progress | None) -> Costs:
+        with on_machine(self.settings):
+            return run_costs(self._trainer, rounds=rounds, progress=progress)
+
+    def paper_costs(self, costs: Costs) -> Sequence[float]:
+        found = re.fullmatch(r"densenet-?(?:bc-?)?(\d+)-(\d+)", self.settings.model.lower())
+        size = data_shape(self.settings.data).image_size[0]
+        if found:  # the one network for which the released code has costs
+            return densenet_costs(int(found[1]), int(found[2]), image_size=size)
+        return _forward_flops(costs)
+
+
+class _OwnNetwork(Subject):
+    """A network from the user's own code."""
+
+    def __init__(self, settings: Settings, target: str, shape: str | None) -> None:
+        device = pick_device(settings.device)
+        self._own = load_own(
+            target,
+            shape=shape,
+            batch_size=settings.batch_size,
+            device=device,
+            seed=settings.seed,
+        )
+        self._layers = split_layers(self._own.model)
+        steps = settings.steps or _OWN_STEPS
+        notes = ["loading batches is not in the costs"]
+        if settings.steps is None:
+            notes.append(f"a run of {steps:,} steps is assumed (--steps)")
+        if self._own.loss is None:
+            notes.append("a stand-in takes the loss's place unless the model has its own")
+        super().__init__(settings, f"{target}, {settings.precision}", steps, "; ".join(notes))
+
+    @property
+    def layers(self) -> Layers:
+        return self._layers
+
+    def measure(self, rounds: int, progress: Progress | None) -> Costs:
+        own = self._own
+        with on_machine(self.settings):
+            try:
+                return measure_costs(
+                    own.model,
+                    own.example,
+                    loss=own.loss,
+                    optimizer=own.optimizer or build_optimizer(self.settings, own.model),
+                    layers=self._layers,
+                    autocast=torch.bfloat16 if self.settings.precision == "bf16" else None,
+                    rounds=rounds,
+                    progress=progress,
+                )
+            except ValueError as error:
+                raise RunError(str(error)) from error
+
+    def paper_costs(self, costs: Costs) -> Sequence[float]:
+        return _forward_flops(costs)
+
+
+def _forward_flops(costs: Costs) -> list[float]:
+    return [float(layer.forward_flops) for layer in costs.layers]
+
+
+def _stand_in(settings: Settings, batch: int) -> Dataset:
+    """Random images of the data set's shape, enough for a few batches: costs hang on no pixel."""
+    shape = data_shape(settings.data)
+    generator = torch.Generator().manual_seed(settings.seed)
+    count = batch * _BATCHES
+    size = (count, shape.channels, *shape.image_size)
+    images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, shape.num_classes, (count,), generator=generator)
+    classes = tuple(str(i) for i in range(shape.num_classes))
+    return Dataset(settings.data, images, labels, images[:2], labels[:2], classes)

@@ -1,0 +1,79 @@
+"""What a training run will cost, measured on its own network, batch and optimizer."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from freezeout.cost import Costs, measure_costs
+from freezeout.saving import Plan
+from freezeout.training.trainer import Trainer
+
+__all__ = ["LEAST_STEPS", "forecast", "run_costs"]
+
+LEAST_STEPS = 400
+"""Runs shorter than this are not predicted unless asked for: measuring takes a few dozen steps."""
+
+_BATCHES = 8  # timed to know what loading one takes
+
+
+def forecast(
+    trainer: Trainer, *, rounds: int = 6, progress: Callable[[int, int], None] | None = None
+) -> Plan:
+    """Predicts what the schedule of a run saves; the trainer is left exactly as it was.
+
+    Args:
+        trainer: The run, with its settings, data and optimizer.
+        rounds: See `freezeout.measure_costs`.
+        progress: Told of steps done and to do.
+
+    Raises:
+        CostError: If the step cannot be measured.
+    """
+    costs = run_costs(trainer, rounds=rounds, progress=progress)
+    return Plan(costs, trainer.settings.schedule, trainer.total_steps)
+
+
+def run_costs(
+    trainer: Trainer, *, rounds: int = 6, progress: Callable[[int, int], None] | None = None
+) -> Costs:
+    """Costs of a step of a run: network, loss and optimizer, and what loading a batch adds."""
+    images, labels = next(iter(trainer.train_data.epoch(0)))
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits, labels)
+
+    costs = measure_costs(
+        trainer.model,
+        images,
+        loss=loss,
+        optimizer=trainer.optimizer,
+        layers=trainer.scheduler.layers,
+        autocast=torch.bfloat16 if trainer.settings.precision == "bf16" else None,
+        rounds=rounds,
+        progress=progress,
+    )
+    return costs.with_overhead(_loading_seconds(trainer))
+
+
+def _loading_seconds(trainer: Trainer) -> float:
+    """Typical seconds that the next batch takes to be ready on the device."""
+    wait = torch.cuda.synchronize if trainer.device.type == "cuda" else _nothing
+    batches = trainer.train_data.epoch(0)
+    taken = []
+    for _ in range(_BATCHES):
+        wait()
+        begin = time.perf_counter()
+        if next(batches, None) is None:
+            break
+        wait()
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,348 @@
+"""``freezeout plan``: what it prints and writes, and one line for every mistake."""
+
+import argparse
+import json
+import sys
+
+import pytest
+
+from freezeout import Costs, Plan
+from freezeout.cli import main
+from freezeout.cli.plan import _fraction, _seconds
+from freezeout.cli.plan_show import Outcome, _rows
+from freezeout.cli.plan_subject import load_subject
+from freezeout.data import load
+from freezeout.paper_estimate import densenet_costs, paper_saving
+from freezeout.training import RunFolder, Settings
+from freezeout.training.forecast import run_costs
+from freezeout.training.run import prepare
+from freezeout.training.trainer import Trainer
+
+SMALL = ["--model", "resnet-8-8", "--data", "digits", "--batch-size", "16", "--rounds", "1"]
+SMALL += ["--threads", "1", "--device", "cpu"]
+
+
+def planned(capsys, *words, code=0):
+    assert main(["plan", *map(str, words)]) == code
+    return capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished plan without a wish."""
+    folder = tmp_path_factory.mktemp("plan") / "out"
+    assert main(["plan", *SMALL, "--out", str(folder)]) == 0
+    return folder
+
+
+# --- What it shows and leaves ------------------------------------------------------------------
+
+
+def test_layers_and_schedules_are_shown_and_written(tmp_path, capsys):
+    out = planned(capsys, *SMALL, "--out", tmp_path / "out").out
+    assert out.startswith("resnet-8-8 on digits, batch 16, fp32  (CPU, 1 thread, torch ")
+    for name in ("stem", "blocks.block1_layer1", "blocks.block3_layer1", "classifier"):
+        assert name in out
+    for spacing in ("linear", "squared", "cubic"):
+        assert sum(line.startswith(spacing) for line in out.splitlines()) == 5
+    assert "paper's" in out
+    assert str(tmp_path / "out") in out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"costs.json", "savings.png"}
+    costs = Costs.load(tmp_path / "out" / "costs.json")
+    assert len(costs.rounds) == 1
+    assert costs.batch_size == 16
+    assert (tmp_path / "out" / "savings.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_one_schedule_for_a_saving(done, tmp_path, capsys):
+    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    out = planned(capsys, *words, "--saving", "20%", "--spacing", "budget").out
+    made = Plan.load(tmp_path / "out" / "plan.json")
+    assert made.spacing == "budget"
+    assert made.reached
+    assert made.saving >= 0.2
+    assert made.total_steps == 10 * 90  # epochs times batches of the 1,437 digits
+    assert str(made) in out
+    assert f"freezeout train --plan {tmp_path / 'out' / 'plan.json'}" in out
+    assert made.costs == Costs.load(done / "costs.json")
+
+
+def test_one_schedule_for_a_time_and_for_a_t0(done, tmp_path, capsys):
+    costs = Costs.load(done / "costs.json")
+    seconds = 0.9 * 900 * costs.step_seconds(0)
+    words = [*SMALL, "--costs", done / "costs.json"]
+    planned(capsys, *words, "--time", f"{seconds}s", "--out", tmp_path / "a")
+    made = Plan.load(tmp_path / "a" / "plan.json")
+    assert made.seconds <= seconds
+    planned(capsys, *words, "--t0", "0.7", "--spacing", "linear", "--out", tmp_path / "b")
+    made = Plan.load(tmp_path / "b" / "plan.json")
+    assert (made.schedule.t0, made.schedule.spacing) == (0.7, "linear")
+
+
+def test_a_wish_that_cannot_be_met_says_the_limit(done, tmp_path, capsys):
+    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    out = planned(capsys, *words, "--saving", "95%").out
+    assert "cannot be reached" in out
+    assert "the limit is" in out
+    assert not Plan.load(tmp_path / "out" / "plan.json").reached
+
+
+def test_few_freezes_and_settings_of_rates_are_passed_on(done, tmp_path, capsys):
+    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    words += ["--t0", "0.5", "--max-freezes", "2", "--no-scaled", "--warmup-steps", "20"]
+    planned(capsys, *words)
+    made = Plan.load(tmp_path / "out" / "plan.json")
+    assert made.freezes == 2
+    assert made.schedule.scaled is False
+    assert made.schedule.warmup_steps == 20
+
+
+def test_the_run_that_is_planned_is_the_one_that_train_would_make(done):
+    settings = Settings(model="resnet-8-8", data="digits", batch_size=16, holdout=100, epochs=3)
+    subject = load_subject(settings, None, None)
+    trainer = Trainer(*prepare(settings))
+    assert subject.total_steps == trainer.total_steps
+    assert subject.layers.names == trainer.scheduler.layers.names
+    costs = run_costs(trainer, rounds=1)
+    mine = Costs.load(done / "costs.json")
+    for a, b in zip(costs.layers, mine.layers, strict=True):
+        assert (a.forward_flops, a.saved_bytes, a.state_bytes) == (
+            b.forward_flops,
+            b.saved_bytes,
+            b.state_bytes,
+        )
+
+
+def test_planning_needs_no_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("freezeout.data.load", lambda *_, **__: pytest.fail("read data"))
+    words = ["--model", "resnet-8-8", "--data", "cifar100", "--batch-size", "4", "--rounds", "1"]
+    out = planned(capsys, *words, "--out", tmp_path / "out").out
+    assert "resnet-8-8 on cifar100" in out
+    assert "without freezing" in out.lower()
+    assert load  # the real one is another name here
+
+
+def test_default_folders_are_numbered(done, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        planned(capsys, *SMALL, "--costs", done / "costs.json")
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {
+        "plan-digits-resnet-8-8-1",
+        "plan-digits-resnet-8-8-2",
+    }
+
+
+def test_a_reader_that_goes_away_is_no_error(done, tmp_path, monkeypatch):
+    class Gone:
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+        def isatty(self):
+            return False
+
+        def fileno(self):
+            raise OSError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    out = tmp_path / "out"
+    assert main(["plan", *SMALL, "--costs", str(done / "costs.json"), "--out", str(out)]) == 0
+    assert (out / "costs.json").exists()
+
+
+# --- The paper beside it -----------------------------------------------------------------------
+
+
+def test_the_papers_densenet_shows_the_papers_own_eighteen_values(done):
+    settings = Settings(model="densenet-76-12", data="cifar10", batch_size=2)
+    subject = load_subject(settings, None, None)
+    any_costs = Costs.load(done / "costs.json")
+    assert list(subject.paper_costs(any_costs)) == list(densenet_costs(76, 12))
+    shown = [
+        f"{100 * paper_saving(subject.paper_costs(any_costs), i / 10, spacing=spacing):.1f}"
+        for spacing in ("linear", "cubic")
+        for i in range(9, 0, -1)
+    ]
+    linear = ["4.5", "9.0", "13.5", "18.0", "22.5", "27.0", "31.5", "36.0", "40.5"]
+    cubic = ["9.6", "17.8", "24.6", "30.3", "34.8", "38.5", "41.3", "43.4", "44.9"]
+    assert shown == linear + cubic
+
+
+def test_other_networks_show_the_papers_formula_on_forward_flops(done):
+    settings = Settings(model="resnet-8-8", data="digits", batch_size=16, threads=1)
+    costs = Costs.load(done / "costs.json")
+    subject = load_subject(settings, None, None)
+    rates = {"scaled": True, "anneal": "cosine", "warmup_steps": 0, "scale_cap": None}
+    rows = _rows(Outcome(subject, costs, rates, None))
+    flops = [layer.forward_flops for layer in costs.layers]
+    cubic = next(r for r in rows if r.spacing == "cubic" and r.t0 == 0.8)
+    assert cubic.paper == paper_saving(flops, 0.8, spacing="cubic")
+    assert cubic.first_scale == pytest.approx(1 / 0.512)
+    assert all(r.paper is None for r in rows if r.spacing == "budget")
+
+
+def test_a_warm_up_leaves_out_schedules_without_room_for_it(done):
+    settings = Settings(model="resnet-8-8", data="digits", batch_size=16, warmup_steps=300)
+    costs = Costs.load(done / "costs.json")
+    rates = {"scaled": True, "anneal": "cosine", "warmup_steps": 300, "scale_cap": None}
+    rows = _rows(Outcome(load_subject(settings, None, None), costs, rates, None))
+    assert not [r for r in rows if r.spacing == "cubic" and r.t0 <= 0.6]
+    assert [r.t0 for r in rows if r.spacing == "linear"] == [0.9, 0.8, 0.7, 0.6, 0.5]
+
+
+# --- The user's own network --------------------------------------------------------------------
+
+
+def test_an_own_network(tmp_path, monkeypatch, capsys):
+    (tmp_path / "nets_for_plan.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))\n"
+        "def full():\n"
+        "    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))\n"
+        "    return net, torch.randn(5, 8), torch.sum, torch.optim.Adam(net.parameters())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["--import", "nets_for_plan:make", "--input", "3x8x8", "--batch-size", "4"]
+    out = planned(capsys, *words, "--rounds", "1").out
+    assert out.startswith("nets_for_plan:make, fp32")
+    assert "a run of 10,000 steps is assumed" in out
+    folder = tmp_path / "runs" / "plan-nets_for_plan-make-1"
+    assert Costs.load(folder / "costs.json").batch_size == 4
+    words = ["--import", "nets_for_plan:full", "--steps", "50", "--t0", "0.5", "--rounds", "1"]
+    out = planned(capsys, *words).out
+    made = Plan.load(tmp_path / "runs" / "plan-nets_for_plan-full-1" / "plan.json")
+    assert made.total_steps == 50
+    assert made.costs.batch_size == 5
+    assert sum(layer.state_bytes for layer in made.costs.layers) > 2 * 4 * 90  # Adam's moments
+    assert "assumed" not in out
+
+
+def test_an_own_network_that_rejects_its_batch(tmp_path, monkeypatch, capsys):
+    (tmp_path / "bad_nets_for_plan.py").write_text(
+        "from torch import nn\n"
+        "def make():\n    return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))\n"
+        "def one():\n    return nn.Linear(3, 3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["--import", "bad_nets_for_plan:make", "--input", "7"]
+    error = planned(capsys, *words, code=2).err
+    assert "Sequential rejects the batch: mat1 and mat2" in error
+    assert error.count("\n") == 1
+    error = planned(capsys, "--import", "bad_nets_for_plan:one", "--input", "3", code=2).err
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+# --- Mistakes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "fraction"),
+    [("25%", 0.25), ("25 %", 0.25), ("0.25", 0.25), ("0", 0.0), (".5", 0.5), ("12.5%", 0.125)],
+)
+def test_savings_as_people_write_them(text, fraction):
+    assert _fraction(text) == fraction
+
+
+@pytest.mark.parametrize("text", ["25", "100%", "1", "-5%", "a quarter", "", "%", "1e-1"])
+def test_savings_that_are_none(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be at least 0% and below 100%"):
+        _fraction(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("90min", 5400), ("1h30m", 5400), ("1.5 h", 5400), ("45s", 45), ("1d", 86400)],
+)
+def test_times_as_people_write_them(text, seconds):
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["2", "two hours", "", "0s", "-2h", "2h!"])
+def test_times_that_are_none(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be"):
+        _seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--saving", "30"], "argument --saving: must be at least 0% and below 100%, got '30'"),
+        (["--time", "soon"], "argument --time: must be like 2h, 90min, 1h30m or 45s, got 'soon'"),
+        (["--saving", "20%", "--time", "2h"], "not allowed with argument --saving"),
+        (["--spacing", "quartic"], "invalid choice: 'quartic'"),
+        (["--spacing", "budget", "--t0", "0.5"], "--spacing budget takes no --t0"),
+        (["--t0", "1.5"], "t0 must lie in (0, 1], got 1.5"),
+        (["--input", "3x8x8"], "--input goes with --import"),
+        (["--import", "nowhere:net"], "nowhere"),
+        (["--costs", "nowhere.json"], "cannot read the costs nowhere.json: No such file"),
+        (["--costs", "DAMAGED"], "is no JSON file of costs"),
+        (["--costs", "OTHER"], "holds costs of 5 layers from 'stem.conv'"),
+        (["--model", "alexnet"], "alexnet"),
+        (["--data", "imagenet"], "imagenet"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--max-freezes", "0", "--t0", "0.5"], "--max-freezes must be at least 1, got 0"),
+        (["--holdout", "1437"], "holdout=1437 leaves 0 of 1437 training images"),
+        (["--out", "DAMAGED"], "is a file"),
+        (["--out", "FULL"], "is not empty"),
+        (["--preset", "nothing"], "unknown preset 'nothing'"),
+        (["--device", "cuda:77"], "device 'cuda:77' is not there"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(
+    done, tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "DAMAGED").write_text("{")
+    (tmp_path / "OTHER").write_text((done / "costs.json").read_text())
+    (tmp_path / "FULL").mkdir()
+    (tmp_path / "FULL" / "file").touch()
+    network = ["--model", "vgg11-8", "--data", "digits", "--batch-size", "8"]
+    error = planned(capsys, *network, *words, code=2).err
+    assert error.count("\n") == 1, error
+    assert message in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_place_that_cannot_be_written(done, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "file" / "below"]
+    error = planned(capsys, *words, code=2).err
+    assert error.count("\n") == 1
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("freezeout.report.plan_picture.draw_savings", full)
+    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    error = planned(capsys, *words, code=2).err
+    assert "No space left on device" in error
+    assert (tmp_path / "out" / "costs.json").exists()  # what was measured is not lost
+
+
+def test_what_was_measured_is_kept_where_no_plan_can_be_made(tmp_path, capsys):
+    words = [*SMALL, "--out", tmp_path / "out", "--t0", "0.3", "--warmup-steps", "500"]
+    error = planned(capsys, *words, code=2).err
+    assert "warmup_steps must not exceed" in error
+    assert f"--costs {tmp_path / 'out' / 'costs.json'}" in error
+    Costs.load(tmp_path / "out" / "costs.json")
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--saving", "--time", "--t0", "--import", "--input", "--costs", "--max-freezes"):
+        assert option in text
+
+
+def test_the_written_files_are_plain_json(done):
+    values = json.loads((done / "costs.json").read_text())
+    assert set(values["layers"][0]) >= {"name", "forward", "backward", "forward_flops"}
+    assert RunFolder(done).plan() is None
