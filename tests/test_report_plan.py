@@ -386,7 +386,7 @@ def test_picture_holds_the_savings_in_percent() -> None:
 def test_budget_says_what_lies_across() -> None:
     here = build_savings_figure(**a_plan()).axes[0]
     ((label, line),) = [item for item in lines_of(here).items() if "budget" in item[0]]
-    assert line.get_xydata().tolist() == [[0.2, 30.0], [0.5, 20.0]]
+    assert line.get_xydata().tolist() == [[0.5, 20.0], [0.2, 30.0]]  # by saving
     assert "freeze time of the first layer, not t0" in label
     without = build_savings_figure(**a_plan(budget=None)).axes[0]
     assert list(lines_of(without)) == ["linear", "squared", "cubic"]
