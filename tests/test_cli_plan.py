@@ -5,7 +5,10 @@ import json
 import sys
 
 import pytest
+import torch
+from torch import nn
 
+import freezeout
 from freezeout import Costs, Plan
 from freezeout.cli import main
 from freezeout.cli.plan import _fraction, _seconds
@@ -63,7 +66,8 @@ def test_one_schedule_for_a_saving(done, tmp_path, capsys):
     assert made.saving >= 0.2
     assert made.total_steps == 10 * 90  # epochs times batches of the 1,437 digits
     assert str(made) in out
-    assert f"freezeout train --plan {tmp_path / 'out' / 'plan.json'}" in out
+    file = tmp_path / "out" / "plan.json"
+    assert f"freezeout train --model resnet-8-8 --batch-size 16 --plan {file}\n" in out
     assert made.costs == Costs.load(done / "costs.json")
 
 
@@ -220,6 +224,31 @@ def test_an_own_network(tmp_path, monkeypatch, capsys):
     assert made.costs.batch_size == 5
     assert sum(layer.state_bytes for layer in made.costs.layers) > 2 * 4 * 90  # Adam's moments
     assert "assumed" not in out
+    (usage,) = [line for line in out.splitlines() if "FreezeOut(" in line]
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    scope = {"plan": made, "freezeout": freezeout, "model": net, "batch": torch.ones(5, 8)}
+    exec(usage.strip(), {**scope, "optimizer": torch.optim.SGD(net.parameters(), lr=0.1)}, scope)
+    assert scope["scheduler"].freeze_steps == made.freeze_steps
+
+
+def test_what_keeps_the_backward_pass_alive_is_a_note(tmp_path, monkeypatch, capsys):
+    (tmp_path / "tied_for_plan.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Tied(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.embed, self.body = nn.Embedding(9, 4), nn.Linear(4, 4)\n"
+        "        self.head = nn.Linear(4, 9, bias=False)\n"
+        "        self.head.weight = self.embed.weight\n"
+        "    def forward(self, x):\n"
+        "        return self.head(self.body(self.embed(x)))\n"
+        "def make():\n"
+        "    return Tied(), torch.randint(0, 9, (2, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    captured = planned(capsys, "--import", "tied_for_plan:make", "--rounds", "1")
+    assert "note: layer 0 ('body') is frozen, but its output still needs a gradient" in captured.out
+    assert captured.err == ""
 
 
 def test_an_own_network_that_rejects_its_batch(tmp_path, monkeypatch, capsys):
@@ -231,7 +260,7 @@ def test_an_own_network_that_rejects_its_batch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["--import", "bad_nets_for_plan:make", "--input", "7"]
     error = planned(capsys, *words, code=2).err
-    assert "Sequential rejects the batch: mat1 and mat2" in error
+    assert "Sequential does not run on the example: mat1 and mat2" in error
     assert error.count("\n") == 1
     error = planned(capsys, "--import", "bad_nets_for_plan:one", "--input", "3", code=2).err
     assert error.count("\n") == 1

@@ -706,6 +706,11 @@ def test_damaged_values_are_one_error(costs):
         ("rounds", [[1.0, 1.0, 1.0, math.nan]]),
         ("layers", good["layers"][:1]),
         ("layers", [{"name": "x"}] * 4),
+        ("layers", [{**good["layers"][0], "forward": math.nan}, *good["layers"][1:]]),
+        ("layers", [{**good["layers"][0], "backward": "1"}, *good["layers"][1:]]),
+        ("layers", [{**good["layers"][0], "saved_bytes": 1.5}, *good["layers"][1:]]),
+        ("overhead", None),
+        ("rounds", [["1.0"] * 4]),
     ]:
         with pytest.raises(CostError, match="these are no costs"):
             Costs.from_dict({**good, key: value})

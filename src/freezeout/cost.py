@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import fsum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -69,6 +69,15 @@ class LayerCost:
     parameter_bytes: int
     gradient_bytes: int
     state_bytes: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            whole = name.endswith(("flops", "bytes"))
+            if name == "name":
+                continue
+            if not _is_number(value) or (whole and not isinstance(value, int)):
+                kind = "a whole number" if whole else "a finite number"
+                raise ValueError(f"{name} of layer {self.name!r} must be {kind}, got {value!r}.")
 
     @property
     def seconds(self) -> float:
@@ -119,8 +128,10 @@ class Costs:
             raise ValueError(f"depths must end at {last}, got {self.depths}.")
         if not self.rounds or any(len(row) != len(self.depths) for row in self.rounds):
             raise ValueError("every round must hold one time for each of the depths.")
-        if not all(t > 0 and math.isfinite(t) for row in self.rounds for t in row):
-            raise ValueError("times of whole steps must be above 0 and finite.")
+        if not all(_is_number(t) and t > 0 for row in self.rounds for t in row):
+            raise ValueError("times of whole steps must be finite numbers above 0.")
+        if not _is_number(self.overhead):
+            raise ValueError(f"overhead must be a finite number, got {self.overhead!r}.")
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -399,6 +410,11 @@ def _costs(layers: Layers, found: Measurement) -> Costs:
         threads=torch.get_num_threads(),
         torch_version=str(torch.__version__),
     )
+
+
+def _is_number(value: object) -> bool:
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return plain and math.isfinite(cast("float", value))
 
 
 def _bytes(tensor: torch.Tensor) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from freezeout.cli.options import add_settings, add_sources, merged_settings
-from freezeout.errors import RunError
+from freezeout.errors import FrozenPrefixWarning, RunError
 
 __all__ = ["add_parser"]
 
@@ -140,7 +141,7 @@ def _run(options: argparse.Namespace) -> int:
     if hasattr(options, "costs"):
         costs = subject.read_costs(options.costs)
     else:
-        with _progress() as progress:
+        with _progress() as progress, _noting(subject.notes):
             costs = subject.measure(rounds, progress)
     write_costs(costs, folder)  # at once: they may have taken long
     rates: dict[str, Any] = {
@@ -161,6 +162,21 @@ def _run(options: argparse.Namespace) -> int:
     write(outcome, folder)
     show(outcome, folder, sys.stdout)
     return 0
+
+
+@contextmanager
+def _noting(notes: list[str]) -> Iterator[None]:
+    """Turns warnings that freezing saves less than it could into notes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FrozenPrefixWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, FrozenPrefixWarning):
+            notes.append(str(warning.message))
+        else:
+            warnings.showwarning(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 @contextmanager

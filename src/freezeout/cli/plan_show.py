@@ -80,8 +80,8 @@ def _show(outcome: Outcome, folder: RunFolder, stream: IO[str]) -> None:
     costs, subject = outcome.costs, outcome.subject
     step = costs.step_seconds(0)
     print(f"{subject.title}  ({costs.device}, torch {costs.torch_version})", file=stream)
-    if subject.note:
-        print(f"note: {subject.note}", file=stream)
+    for note in subject.notes:
+        print(f"note: {note}", file=stream)
     print(file=stream)
     layers = render_layers(
         [
@@ -109,7 +109,7 @@ def _show(outcome: Outcome, folder: RunFolder, stream: IO[str]) -> None:
         print(outcome.chosen, file=stream)
         print(file=stream)
         print(f"written: {folder.path}; train as planned:", file=stream)
-        print(f"  freezeout train --plan {folder.plan_file} ...", file=stream)
+        print(subject.usage(folder.plan_file), file=stream)
         return
     print_plan(
         render_plans(

@@ -37,14 +37,16 @@ class Subject(ABC):
     Attributes:
         title: Network, data and batch in a few words.
         total_steps: Length of the run.
-        note: What the costs leave out, or ``""``.
+        notes: What the costs leave out or are disturbed by.
     """
 
-    def __init__(self, settings: Settings, title: str, total_steps: int, note: str) -> None:
+    def __init__(
+        self, settings: Settings, title: str, total_steps: int, notes: Sequence[str] = ()
+    ) -> None:
         self.settings = settings
         self.title = title
         self.total_steps = total_steps
-        self.note = note
+        self.notes = list(notes)
 
     @property
     @abstractmethod
@@ -58,6 +60,10 @@ class Subject(ABC):
         Raises:
             FreezeOutError: If it cannot be measured.
         """
+
+    @abstractmethod
+    def usage(self, plan_file: Path) -> str:
+        """How to train as a plan says; one or more lines."""
 
     @abstractmethod
     def paper_costs(self, costs: Costs) -> Sequence[float]:
@@ -138,7 +144,6 @@ class _BuiltIn(Subject):
             measured,
             f"{settings.model} on {settings.data}, batch {batch}, {settings.precision}",
             total,
-            "",
         )
 
     @property
@@ -148,6 +153,16 @@ class _BuiltIn(Subject):
     def measure(self, rounds: int, progress: Progress | None) -> Costs:
         with on_machine(self.settings):
             return run_costs(self._trainer, rounds=rounds, progress=progress)
+
+    def usage(self, plan_file: Path) -> str:
+        own = Settings()
+        words = [f"--{name}" for name in ("model", "data", "batch_size", "optimizer", "precision")]
+        given = [
+            f"{word.replace('_', '-')} {getattr(self.settings, word[2:])}"
+            for word in words
+            if getattr(self.settings, word[2:]) != getattr(own, word[2:])
+        ]
+        return "  " + " ".join(["freezeout train", *given, f"--plan {plan_file}"])
 
     def paper_costs(self, costs: Costs) -> Sequence[float]:
         found = re.fullmatch(r"densenet-?(?:bc-?)?(\d+)-(\d+)", self.settings.model.lower())
@@ -169,14 +184,15 @@ class _OwnNetwork(Subject):
             device=device,
             seed=settings.seed,
         )
-        self._layers = split_layers(self._own.model)
+        # In the order of execution, as FreezeOut(..., example=...) has them.
+        self._layers = split_layers(self._own.model, example=self._own.example)
         steps = settings.steps or _OWN_STEPS
         notes = ["loading batches is not in the costs"]
         if settings.steps is None:
             notes.append(f"a run of {steps:,} steps is assumed (--steps)")
         if self._own.loss is None:
             notes.append("a stand-in takes the loss's place unless the model has its own")
-        super().__init__(settings, f"{target}, {settings.precision}", steps, "; ".join(notes))
+        super().__init__(settings, f"{target}, {settings.precision}", steps, notes)
 
     @property
     def layers(self) -> Layers:
@@ -198,6 +214,13 @@ class _OwnNetwork(Subject):
                 )
             except ValueError as error:
                 raise RunError(str(error)) from error
+
+    def usage(self, plan_file: Path) -> str:
+        return (
+            f'  plan = freezeout.Plan.load("{plan_file}")\n'
+            "  scheduler = freezeout.FreezeOut(optimizer, model, plan.total_steps, "
+            "schedule=plan.schedule, example=batch)"
+        )
 
     def paper_costs(self, costs: Costs) -> Sequence[float]:
         return _forward_flops(costs)
