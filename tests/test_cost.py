@@ -731,6 +731,22 @@ def test_overhead_is_added_to_every_step(costs):
             costs.with_overhead(bad)
 
 
+def test_accumulation_repeats_all_but_the_optimizer(virtual):
+    price = prices(5)
+    costs = measured(virtual, price, seconds=0.001)
+    four = costs.accumulated(4)
+    for depth in range(5):
+        expected = 4 * true_seconds(price, depth) + 0.001 * (5 - depth)
+        assert four.step_seconds(depth) == pytest.approx(expected)
+        assert four.rounds[0][depth] == pytest.approx(expected)
+        assert four.step_flops(depth) == 4 * costs.step_flops(depth)
+    assert four.saved_bytes() == costs.saved_bytes()
+    assert costs.accumulated(1) == costs
+    for bad in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="micro_batches must be"):
+            costs.accumulated(bad)
+
+
 def test_depths_out_of_range_are_refused(costs):
     for depth in (-1, 4):
         for what in (costs.step_seconds, costs.step_flops, costs.saved_bytes, costs.state_bytes):

@@ -198,6 +198,41 @@ class Costs:
         rounds = tuple(tuple(t + seconds for t in row) for row in self.rounds)
         return replace(self, overhead=self.overhead + seconds, rounds=rounds)
 
+    def accumulated(self, micro_batches: int) -> Costs:
+        """These costs for steps that accumulate gradients over several batches.
+
+        Forward and backward passes, and what belongs to no layer, happen once for each of them, the
+        optimizer's step once for all.
+
+        Args:
+            micro_batches: Batches per optimizer step, at least 1.
+
+        Raises:
+            ValueError: If `micro_batches` is not a whole number of at least 1.
+        """
+        if not isinstance(micro_batches, int) or isinstance(micro_batches, bool):
+            raise ValueError(f"micro_batches must be a whole number, got {micro_batches!r}.")
+        if micro_batches < 1:
+            raise ValueError(f"micro_batches must be at least 1, got {micro_batches}.")
+        k = micro_batches
+        once = [fsum(layer.optimizer for layer in self.layers[depth:]) for depth in self.depths]
+        rounds = tuple(
+            tuple(k * t - (k - 1) * o for t, o in zip(row, once, strict=True))
+            for row in self.rounds
+        )
+        layers = tuple(
+            replace(
+                layer,
+                forward=k * layer.forward,
+                frozen_forward=k * layer.frozen_forward,
+                backward=k * layer.backward,
+                forward_flops=k * layer.forward_flops,
+                backward_flops=k * layer.backward_flops,
+            )
+            for layer in self.layers
+        )
+        return replace(self, layers=layers, overhead=k * self.overhead, rounds=rounds)
+
     def table(self) -> str:
         """The layers with their seconds, FLOPs and bytes, as plain text."""
         header = ("layer", "name", "forward", "backward", "optimizer", "GFLOPs", "saved", "share")
