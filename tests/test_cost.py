@@ -444,6 +444,27 @@ def test_without_room_on_the_disk_values_wait_in_memory(monkeypatch):
     assert_same(everything(net, optimizer), before)
 
 
+def test_without_a_folder_for_files_values_wait_in_memory(monkeypatch):
+    def nowhere(**_):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("freezeout._snapshot.tempfile.TemporaryDirectory", nowhere)
+    net, x = mlp(), torch.randn(2, 8)
+    before = everything(net, None)
+    measure_costs(net, x, loss=lambda out: out.sum() * math.nan, rounds=1)
+    assert_same(everything(net, None), before)
+
+
+def test_files_are_gone_afterwards(monkeypatch, tmp_path):
+    monkeypatch.setattr("freezeout._snapshot.tempfile.tempdir", str(tmp_path))
+    seen = []
+    net, x = mlp(), torch.randn(2, 8)
+    net.register_forward_pre_hook(lambda *_: seen.append(len(list(tmp_path.rglob("*.pt")))))
+    measure_costs(net, x, rounds=1)
+    assert set(seen) == {8}  # four weights, four biases
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_that_is_being_frozen_goes_on_as_if_nothing_had_been():
     def trained(with_measurement):
         torch.manual_seed(0)
@@ -513,6 +534,23 @@ def test_every_optimizer_can_be_measured_and_is_left_alone(make):
     costs = measure_costs(net, x, optimizer=optimizer, rounds=1)
     assert_same(everything(net, optimizer), before)
     assert costs.step_seconds(0) > 0
+
+
+def test_an_optimizer_of_ones_own_with_attributes_of_its_own():
+    class Own(torch.optim.SGD):
+        def __init__(self, params, *, lr, seen):
+            super().__init__(params, lr=lr)
+            self.seen, self.updates = seen, 0
+
+        def step(self, closure=None):
+            self.updates += 1
+            self.seen.append(self.updates)
+            return super().step(closure)
+
+    net, x, seen = mlp(), torch.randn(4, 8), []
+    optimizer = Own(net.parameters(), lr=0.1, seen=seen)
+    measure_costs(net, x, optimizer=optimizer, rounds=1)
+    assert (optimizer.updates, optimizer.seen, seen) == (0, [], [])
 
 
 def test_keyword_arguments_and_an_output_with_its_own_loss():

@@ -1042,3 +1042,15 @@ def test_a_container_freezes_with_the_last_layer_in_it(example: torch.Tensor | N
     assert model.enc.seen == 1
     freezer.unfreeze()
     assert model.enc.training
+
+
+def test_without_the_check_no_module_gets_a_hook():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    freezer = Freezer(split_layers(net))
+    freezer.check = False
+    freezer.set_depth(1)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    freezer.unfreeze()
+    freezer.check = True
+    freezer.set_depth(1)
+    assert any(m._forward_hooks for m in net.modules())

@@ -6,7 +6,7 @@ import copy
 import gc
 import random
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -330,8 +330,15 @@ def _twin(optimizer: Optimizer | None, model: nn.Module, layers: Layers) -> Opti
         learning = [p for p in model.parameters() if p.requires_grad]
         twin: Optimizer = SGD(learning, lr=0.0, momentum=0.9)
     else:
-        twin = copy.copy(optimizer)
-        twin.__dict__.pop("step", None)
+        twin = object.__new__(type(optimizer))  # whatever its constructor may want
+        twin.__dict__.update(optimizer.__dict__)
+        for name, value in optimizer.__dict__.items():
+            if name == "step":  # wrapped by a scheduler that counts its calls
+                del twin.__dict__[name]
+            elif name.endswith("_hooks"):
+                twin.__dict__[name] = OrderedDict()
+            elif isinstance(value, (dict, list, set)):
+                twin.__dict__[name] = copy.copy(value)
         twin.state = defaultdict(dict, {p: dict(s) for p, s in optimizer.state.items()})
         twin.param_groups = [dict(group) for group in optimizer.param_groups]
     split_groups(twin, layers)

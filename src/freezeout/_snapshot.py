@@ -6,7 +6,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ class _Values:
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         self._tensors = list({id(t): t for t in tensors}.values())
-        self._folder = tempfile.TemporaryDirectory(prefix="freezeout-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        with suppress(OSError):  # nowhere to write: then in memory
+            self._folder = tempfile.TemporaryDirectory(prefix="freezeout-")
         self._kept: dict[int, torch.Tensor] = {}
         for i, tensor in enumerate(self._tensors):
             self._keep(i, tensor.detach())
@@ -78,26 +80,34 @@ class _Values:
             self._kept[i] = tensor.cpu()
             return
         copy = tensor.clone()  # a view would drag the whole of its storage along
+        path = self._path(i)
+        if path is None:
+            self._kept[i] = copy
+            return
         try:
-            torch.save(copy, self._path(i))
+            torch.save(copy, path)
         except (OSError, RuntimeError):  # no room: then in memory after all
-            self._path(i).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             self._kept[i] = copy
 
     def put_back(self) -> None:
         """Writes the values into the tensors again, where they differ."""
         with torch.no_grad():
             for i, tensor in enumerate(self._tensors):
-                value = self._kept.pop(i, None)
-                if value is None:
-                    value = torch.load(self._path(i), weights_only=True)
-                value = value.to(tensor.device)
+                in_memory = self._kept.pop(i, None)
+                path = self._path(i)
+                if in_memory is None and path is not None:
+                    in_memory = torch.load(path, weights_only=True)
+                if in_memory is None:
+                    continue
+                value = in_memory.to(tensor.device)
                 if not _same_bits(tensor.detach(), value):  # an expanded one cannot be written
                     tensor.detach().copy_(value)
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
-    def _path(self, i: int) -> Path:
-        return Path(self._folder.name) / f"{i}.pt"
+    def _path(self, i: int) -> Path | None:
+        return None if self._folder is None else Path(self._folder.name) / f"{i}.pt"
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
