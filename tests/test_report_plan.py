@@ -320,7 +320,7 @@ def test_intervals_and_the_papers_column_are_optional() -> None:
         assert words not in text
     mixed = plan_text(plan_table([*bare, PLAN]))
     assert "Paper's estimate: the paper's FLOP formula (backward as cheap as forward)." in mixed
-    assert "interval in brackets" in mixed
+    assert "95 % interval in brackets" in mixed
     assert next(line for line in mixed.splitlines() if line.startswith("linear")).endswith(" -")
 
 
