@@ -30,24 +30,29 @@ def load(name):
     return sys.modules[name]
 
 
-*_, bench = map(load, ("by_hand", "held", "machine", "steps", "predicted_saving"))
+for needed in ("by_hand", "held", "machine", "steps"):
+    load(needed)
+prediction_results = load("prediction_results")
+prediction_runs = load("prediction_runs")
+bench = load("predicted_saving")
 
 
 # arithmetic
 
 
 def test_saving_is_one_minus_the_ratio_of_sums():
-    assert bench.saving([4.0, 4.0, 1.0, 1.0], [4.0, 4.0, 8.0, 4.0]) == 0.5
-    assert bench.saving([3.0], [2.0]) == -0.5
+    assert prediction_results.saving([4.0, 4.0, 1.0, 1.0], [4.0, 4.0, 8.0, 4.0]) == 0.5
+    assert prediction_results.saving([3.0], [2.0]) == -0.5
     with pytest.raises(RuntimeError, match="as many steps"):
-        bench.saving([1.0], [1.0, 1.0])
+        prediction_results.saving([1.0], [1.0, 1.0])
 
 
 def test_smoothing_puts_medians_of_a_depth_in_place_of_single_steps():
     seconds = [2.0, 90.0, 3.0, 1.0, 1.5, 7.0]
-    assert bench.smoothed(seconds, [0, 0, 0, 1, 1, 3]) == [3.0, 3.0, 3.0, 1.25, 1.25, 7.0]
+    smoothed = prediction_results.smoothed(seconds, [0, 0, 0, 1, 1, 3])
+    assert smoothed == [3.0, 3.0, 3.0, 1.25, 1.25, 7.0]
     # a depth counts as a whole, wherever its steps are
-    assert bench.smoothed([1.0, 9.0, 5.0, 2.0], [0, 1, 0, 0]) == [2.0, 9.0, 2.0, 2.0]
+    assert prediction_results.smoothed([1.0, 9.0, 5.0, 2.0], [0, 1, 0, 0]) == [2.0, 9.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_smoothing_puts_medians_of_a_depth_in_place_of_single_steps():
     [(0.0, "holds"), (3.0, "holds"), (-3.0, "holds"), (3.01, "fails"), (-3.01, "fails")],
 )
 def test_verdict_is_against_three_points_either_way(difference, verdict):
-    assert bench.judge(difference) == verdict
+    assert prediction_results.judge(difference) == verdict
 
 
 def outcome(predicted, measured, robust):
@@ -73,7 +78,7 @@ CUBIC = {"schedule": "cubic:0.5", "spacing": "cubic", "t0": 0.5}
 
 def test_a_cell_is_judged_by_the_median_of_the_differences_within_repeats():
     found = [outcome(0.30, 0.32, 0.31), outcome(0.20, 0.12, 0.20), outcome(0.40, 0.41, 0.60)]
-    cell = bench.cell("net", CUBIC, found)
+    cell = prediction_results.cell("net", CUBIC, found)
     assert (cell["model"], cell["schedule"], cell["t0"]) == ("net", "cubic:0.5", 0.5)
     assert (cell["predicted"], cell["measured"], cell["measured_robust"]) == (0.30, 0.32, 0.31)
     assert cell["differences"] == pytest.approx([2.0, -8.0, 1.0])
@@ -83,13 +88,14 @@ def test_a_cell_is_judged_by_the_median_of_the_differences_within_repeats():
     assert cell["largest_difference"] == pytest.approx(-8.0)
     assert (cell["repeats"], cell["repeats_within"], cell["verdict"]) == (3, 2, "holds")
     assert cell["intervals"] == [one["interval"] for one in found]
-    assert bench.shortcomings([cell]) == []
+    assert prediction_results.shortcomings([cell]) == []
 
 
 def test_a_cell_that_fails_is_named():
-    cell = bench.cell("net", CUBIC, [outcome(0.30, 0.25, 0.30)])  # the robust one does not count
+    found = [outcome(0.30, 0.25, 0.30)]  # the robust one does not count
+    cell = prediction_results.cell("net", CUBIC, found)
     assert (cell["verdict"], cell["repeats_within"]) == ("fails", 0)
-    assert bench.shortcomings([cell]) == [
+    assert prediction_results.shortcomings([cell]) == [
         "net, cubic:0.5: measured 25.0 %, predicted 30.0 %, median difference -5.00 points, bar 3, "
         "fails"
     ]
@@ -101,7 +107,7 @@ def test_a_cell_that_fails_is_named():
 def test_every_run_takes_one_step_in_every_round_in_changing_orders():
     seen = []
     steps = [lambda i=i: seen.append(i) for i in range(5)]
-    bench.take_turns(steps, 60, seed=1)
+    prediction_runs.take_turns(steps, 60, seed=1)
     rounds = [tuple(seen[k : k + 5]) for k in range(0, 300, 5)]
     assert len(seen) == 300
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in rounds)
@@ -109,19 +115,19 @@ def test_every_run_takes_one_step_in_every_round_in_changing_orders():
     assert min(Counter(order[0] for order in rounds).values()) >= 3  # none is always late
     first = seen.copy()
     seen.clear()
-    bench.take_turns(steps, 60, seed=1)
+    prediction_runs.take_turns(steps, 60, seed=1)
     assert seen == first
     seen.clear()
-    bench.take_turns(steps, 60, seed=2)
+    prediction_runs.take_turns(steps, 60, seed=2)
     assert seen != first
 
 
 def test_garbage_is_collected_between_rounds_only(monkeypatch):
     events = []
-    monkeypatch.setattr(bench.gc, "collect", lambda: events.append("collect"))
-    monkeypatch.setattr(bench, "ROUNDS_PER_COLLECTION", 2)
+    monkeypatch.setattr(prediction_runs.gc, "collect", lambda: events.append("collect"))
+    monkeypatch.setattr(prediction_runs, "ROUNDS_PER_COLLECTION", 2)
     assert gc.isenabled()
-    bench.take_turns([lambda: events.append(gc.isenabled())] * 2, 3, seed=0)
+    prediction_runs.take_turns([lambda: events.append(gc.isenabled())] * 2, 3, seed=0)
     assert events == ["collect", False, False, False, False, "collect", False, False]
     assert gc.isenabled()
 
@@ -160,7 +166,7 @@ class FakeTrainer:
 
 def test_a_step_is_the_batch_and_the_step_and_nothing_else():
     trainer = FakeTrainer()
-    run = bench.Run(trainer, now=lambda: trainer.now)
+    run = prediction_runs.Run(trainer, now=lambda: trainer.now)
     for _ in range(5):
         run.step()
     assert run.seconds == [1.25] * 5
@@ -184,15 +190,16 @@ def toy(steps=12, images=96, schedules="cubic:0.5,linear:0.5"):
         test_images=digits.test_images[:8],
         test_labels=digits.test_labels[:8],
     )
-    return bench.Subject(settings, small, bench.parse_schedules(schedules))
+    return prediction_runs.Subject(settings, small, bench.parse_schedules(schedules))
 
 
 def test_a_run_ends_in_the_weights_of_the_trainer_alone():
     subject = toy(steps=5, images=16)  # two steps an epoch
     runs = [
-        bench.Run(subject.trainer(model="resnet-8-4", t0=0.5, evaluate_every=10)) for _ in range(2)
+        prediction_runs.Run(subject.trainer(model="resnet-8-4", t0=0.5, evaluate_every=10))
+        for _ in range(2)
     ]
-    bench.take_turns([run.step for run in runs], 5, seed=0)
+    prediction_runs.take_turns([run.step for run in runs], 5, seed=0)
     alone = subject.trainer(model="resnet-8-4", t0=0.5)
     while not alone.finished:
         for batch in alone.batches():
@@ -222,24 +229,24 @@ def test_subjects_train_on_as_many_images_as_they_need_and_test_on_none(steps, i
 def test_warm_up_comes_by_every_depth(monkeypatch):
     depths = []
 
-    class Watched(bench.Run):
+    class Watched(prediction_runs.Run):
         def step(self):
             super().step()
             depths.append(self.depths[-1])
 
-    monkeypatch.setattr(bench, "Run", Watched)
-    bench.warm_up(toy(), "resnet-8-4", 5)
+    monkeypatch.setattr(prediction_runs, "Run", Watched)
+    prediction_runs.warm_up(toy(), "resnet-8-4", 5)
     assert depths == [depth for depth in range(5) for _ in range(3)]
 
 
 def test_a_run_that_freezes_otherwise_than_planned_is_no_measurement():
     subject = toy()
-    plans, _ = bench.predict(subject, "resnet-8-4", 0)
-    run = bench.Run(subject.trainer(model="resnet-8-4"))
+    plans, _ = prediction_runs.predict(subject, "resnet-8-4", 0)
+    run = prediction_runs.Run(subject.trainer(model="resnet-8-4"))
     for _ in range(12):
         run.step()
     with pytest.raises(RuntimeError, match="freeze when the plan says"):
-        bench._outcome(plans[0], run, run)
+        prediction_runs.outcome(plans[0], run, run)
 
 
 # the command
@@ -539,4 +546,5 @@ def test_defaults_are_those_of_the_question():
         ("linear", 0.5),
         ("linear", 0.8),
     ]
-    assert (given.device, given.threads, given.resume, bench.BAR) == ("cpu", 1, False, 3.0)
+    assert (given.device, given.threads, given.resume) == ("cpu", 1, False)
+    assert prediction_results.BAR == 3.0
