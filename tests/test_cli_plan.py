@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -89,6 +90,18 @@ def test_a_wish_that_cannot_be_met_says_the_limit(done, tmp_path, capsys):
     assert "cannot be reached" in out
     assert "the limit is" in out
     assert not Plan.load(tmp_path / "out" / "plan.json").reached
+
+
+def test_a_disturbed_machine_is_mentioned(done, tmp_path, capsys):
+    costs = Costs.load(done / "costs.json")
+    (quiet,) = costs.rounds
+    for name, factor in (("quiet", 1.0), ("disturbed", 3.0)):
+        disturbed = tuple(t * factor ** (k % 2) for k, t in enumerate(quiet))
+        rounds = (quiet, quiet, quiet, disturbed, disturbed, quiet)
+        replace(costs, rounds=rounds).save(tmp_path / f"{name}.json")
+        words = [*SMALL, "--costs", tmp_path / f"{name}.json", "--out", tmp_path / name]
+        out = planned(capsys, *words).out
+        assert ("the machine was disturbed" in out) == (name == "disturbed")
 
 
 def test_few_freezes_and_settings_of_rates_are_passed_on(done, tmp_path, capsys):

@@ -29,6 +29,7 @@ __all__ = ["Outcome", "show", "write", "write_costs"]
 _SPACINGS: tuple[Spacing, ...] = ("linear", "squared", "cubic")
 _TABLE_T0 = (0.9, 0.8, 0.7, 0.6, 0.5)
 _TABLE_BUDGETS = (0.1, 0.2, 0.3, 0.4)
+_WIDE = 0.1
 _PLOT_T0 = tuple(i / 20 for i in range(2, 21))
 _PLOT_BUDGETS = tuple(i / 40 for i in range(1, 40))
 
@@ -82,6 +83,12 @@ def _show(outcome: Outcome, folder: RunFolder, stream: IO[str]) -> None:
     print(f"{subject.title}  ({costs.device}, torch {costs.torch_version})", file=stream)
     for note in subject.notes:
         print(f"note: {note}", file=stream)
+    if _unsure(outcome):
+        print(
+            "note: the machine was disturbed while it was measured, so intervals are wide; measure "
+            "again when it is quiet, or longer, with --rounds 20",
+            file=stream,
+        )
     print(file=stream)
     layers = render_layers(
         [
@@ -123,6 +130,15 @@ def _show(outcome: Outcome, folder: RunFolder, stream: IO[str]) -> None:
     print(file=stream)
     print(f"written: {folder.path} (costs.json, savings.png)", file=stream)
     print("for one schedule: --saving 25%, --time 2h or --t0 0.8", file=stream)
+
+
+def _unsure(outcome: Outcome) -> bool:
+    """Whether the paper's default could save much more or much less than predicted."""
+    made = outcome.chosen or outcome.try_t0(0.8, "cubic")
+    if made is None or made.interval is None:
+        return False
+    low, high = made.interval
+    return high - low > _WIDE
 
 
 def write_costs(costs: Costs, folder: RunFolder) -> None:

@@ -526,7 +526,9 @@ class _PlanTable:
         return any(row.paper is not None for row in self.rows)
 
     def _notes(self) -> Iterator[Text]:
-        interval = "; its 95 % interval in brackets" if any(r.low is not None for r in self.rows) else ""
+        interval = (
+            "; its 95 % interval in brackets" if any(r.low is not None for r in self.rows) else ""
+        )
         yield Text(
             "Predicted saving: of the time of training steps, from layer costs measured on this "
             f"machine{interval}.",
