@@ -113,3 +113,26 @@ def test_the_benchmark_page_shows_the_committed_result():
     assert result["versions"]["torch"] in page
     assert result["hardware"]["cpu"] in page
     assert sum(m["prefix_saved"] + m["prefix_state"] for m in result["memory"]) == 0
+
+
+def test_the_benchmark_page_shows_the_committed_predictions():
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "predicted_saving-cpu.json").read_text())
+    families = {cell["model"].partition("-")[0].rstrip("0123456789") for cell in result["cells"]}
+    assert families == {"wrn", "densenet", "vgg", "resnet"}
+    assert {(cell["spacing"], cell["t0"]) for cell in result["cells"]} == {
+        ("cubic", 0.5),
+        ("cubic", 0.8),
+        ("linear", 0.5),
+        ("linear", 0.8),
+    }
+    for cell in result["cells"]:
+        assert (
+            f"| {cell['model']} | {cell['schedule']} | {100 * cell['measured']:.1f} % "
+            f"| {100 * cell['predicted']:.1f} % | {cell['median_difference']:+.1f} "
+            f"| {cell['largest_difference']:+.1f} | {100 * cell['paper']:.1f} % "
+            f"| {cell['verdict']} |"
+        ) in page
+    assert result["complete"]
+    assert result["passed"] == ("fails |" not in page)
+    assert result["versions"]["torch"] in page

@@ -559,7 +559,7 @@ WEIGHTS = "They say what a layer's learning time is worth."
         (
             {"seconds": [5]},
             TypeError,
-            "seconds must be a number, got [5]. Write it as 0.2.",
+            "seconds must be a number, got [5]. Give a time such as 3600.",
         ),
         (
             {"saving": 0.2, "max_freezes": 0},

@@ -22,7 +22,7 @@ Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from math import fsum
 from operator import mul
@@ -96,10 +96,7 @@ def merge_times(times: Sequence[float], costs: Sequence[float], most: int) -> tu
     best = [spread(0, b) if b else 0.0 for b in range(count + 1)]
     cuts = [[0] * (count + 1)]
     for _ in range(1, most):
-        before, best, cut = best, best[:], [0] * (count + 1)
-        for b in range(1, count + 1):
-            a = min(range(b), key=lambda a: before[a] + spread(a, b))
-            best[b], cut[b] = before[a] + spread(a, b), a
+        best, cut = _one_group_more(best, spread)
         cuts.append(cut)
     merged: list[float] = []
     b = count
@@ -111,3 +108,29 @@ def merge_times(times: Sequence[float], costs: Sequence[float], most: int) -> tu
         merged[:0] = [min(max(mean, times[a]), times[b - 1])] * (b - a)  # in spite of rounding
         b = a
     return (*merged, *times[count:])
+
+
+def _one_group_more(
+    before: Sequence[float], spread: Callable[[int, int], float]
+) -> tuple[list[float], list[int]]:
+    """The least total spread of the first 0, 1, 2 ... layers, and where the last group begins.
+
+    The best beginning never moves back as layers are added, because times are sorted; so each half
+    of the layers searches on its own side of the middle's best beginning.
+
+    Args:
+        before: The least total spread with one group less.
+        spread: Of a group from one layer up to another.
+    """
+    best, begin = [before[0]] + [0.0] * (len(before) - 1), [0] * len(before)
+    pending = [(1, len(before) - 1, 0, len(before) - 1)]
+    while pending:
+        first, last, low, high = pending.pop()
+        if first > last:
+            continue
+        middle = (first + last) // 2
+        found = range(low, min(high, middle - 1) + 1)
+        a = min(found, key=lambda a: before[a] + spread(a, middle))
+        best[middle], begin[middle] = before[a] + spread(a, middle), a
+        pending += [(first, middle - 1, low, a), (middle + 1, last, a, high)]
+    return best, begin

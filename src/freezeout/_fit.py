@@ -27,15 +27,14 @@ class Fitted:
     rounds: tuple[tuple[float, ...], ...]
 
 
-def fit(found: Measurement, gradient_bytes: Sequence[int]) -> Fitted:
+def fit(found: Measurement) -> Fitted:
     """Costs of single layers whose sums are the measured steps.
 
     Args:
-        found: What was measured.
-        gradient_bytes: Of each layer; the optimizer's step is shared in this proportion.
+        found: What was measured. The optimizer's step is shared in proportion to gradient bytes.
     """
     depths = tuple(found.steps)
-    last = len(gradient_bytes) - 1
+    last = len(found.forward) - 1
     rounds = [
         [fmean(p.total for p in found.steps[depth][r]) for depth in depths]
         for r in range(len(found.steps[0]))
@@ -47,13 +46,14 @@ def fit(found: Measurement, gradient_bytes: Sequence[int]) -> Fitted:
     start = _shares(found.steps[0])
     end = _shares(found.steps[last])
     forward = _apportion(start.forward * whole[0], found.forward, found.forward_flops)
-    optimizer = _apportion(start.optimizer * whole[0], gradient_bytes)
+    update = end.optimizer * whole[last]
+    others = _apportion(start.optimizer * whole[0] - update, found.gradient_bytes[:last])
+    optimizer = [*others, update]
     backward = [0.0] * (last + 1)
     backward[last] = end.backward * whole[last]
     overhead = (end.loss + end.clear) * whole[last]
-    # What is left of the deepest step is the forward pass of frozen layers.
-    rest = whole[last] - overhead - forward[last] - backward[last] - optimizer[last]
-    ratio = rest / fsum(forward[:last])
+    # In the deepest step, all of the forward pass but the last layer's is that of frozen layers.
+    ratio = (end.forward * whole[last] - forward[last]) / fsum(forward[:last])
     skipped = _skipped(found)
     times, flops = _gains(found.backward, skipped), _gains(found.watched_flops, skipped)
     for a, b in pairwise(depths):

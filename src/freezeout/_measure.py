@@ -18,15 +18,16 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from freezeout._cost_checks import check_freezable
 from freezeout._flops import counted_flops
 from freezeout._snapshot import preserved
 from freezeout._step_errors import checked_loss, explained, is_out_of_memory, line_of
 from freezeout._timeline import SavedBytes, Timeline, Where
 from freezeout.errors import CostError
-from freezeout.freezing import Freezer
+from freezeout.freezing import Freezer, unfreeze
 from freezeout.groups import split_groups
 from freezeout.layers import Layers
-from freezeout.tensors import call_arguments, tensors_in, uncompiled
+from freezeout.tensors import call_arguments, held_bytes, tensors_in, uncompiled
 
 __all__ = ["Measurement", "Phases", "measure"]
 
@@ -67,6 +68,7 @@ class Measurement:
         watched_flops: Backward, of each layer in the watched step.
         backward_flops: Of a whole step, by depth.
         saved_bytes: Of each layer.
+        gradient_bytes: Of each layer.
         state_bytes: Of each layer.
         batch_size: First dimension of the example's first tensor.
         device: Where it ran, in words.
@@ -79,6 +81,7 @@ class Measurement:
     watched_flops: list[int]
     backward_flops: dict[int, int]
     saved_bytes: list[int]
+    gradient_bytes: list[int]
     state_bytes: list[int]
     batch_size: int | None
     device: str
@@ -101,8 +104,19 @@ def measure(
         CostError: If the step cannot be run.
     """
     batch = next((t.shape[0] for t in tensors_in(example) if t.ndim), None)
-    state = [] if optimizer is None else list(tensors_in(list(optimizer.state.values())))
-    with explained(model, batch), preserved(model, state):
+    own_loss = [loss] if isinstance(loss, nn.Module) else []
+    others = list(tensors_in(example))
+    if optimizer is not None:
+        others += tensors_in([group["params"] for group in optimizer.param_groups])
+        others += tensors_in(list(optimizer.state.values()))
+    with (
+        explained(model, batch),
+        preserved([model, *own_loss], others),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        unfreeze(layers.model)  # what another freezer froze is measured as it learns
+        check_freezable(layers)
         twin = _twin(optimizer, model, layers)
         step = _Step(model, layers, example, loss, twin, autocast)
         return _Bench(layers, twin, step, rounds, progress or _quiet).run(batch)
@@ -141,7 +155,7 @@ class _Step:
         loss.backward()
         del loss
         stamp(("optimizer", 0))
-        self._optimizer.step()
+        self._update()
         stamp(("clear", 0))
         self._optimizer.zero_grad(set_to_none=True)
         stamp(("end", 0))
@@ -157,6 +171,17 @@ class _Step:
                 f"({type(error).__name__}). Pass what its forward takes in training: one tensor, "
                 "a tuple of positional or a dict of keyword arguments, on the model's device. A "
                 "target belongs into loss=lambda output: ..."
+            ) from error
+
+    def _update(self) -> None:
+        try:
+            self._optimizer.step()
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise CostError(
+                f"{type(self._optimizer).__name__} cannot take a step: {line_of(error)} "
+                f"({type(error).__name__}). Pass the optimizer that trains this model."
             ) from error
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -183,6 +208,10 @@ class _Bench:
         self._progress = progress
         # Without the optimizer: a layer that thaws must not meet the cost of fresh state.
         self._freezer = Freezer(layers)
+        self._gradient_bytes = [
+            sum(p.numel() * p.element_size() for _, p in layer.parameters if p.requires_grad)
+            for layer in layers
+        ]
         self._done = 0
         most = min(MOST_DEPTHS, len(layers))
         self._to_do = 1 + WATCHED_STEPS + WARMUP_STEPS * most + rounds * (most + 1)
@@ -203,6 +232,7 @@ class _Bench:
             watched_flops=watched_flops,
             backward_flops=backward_flops,
             saved_bytes=saved,
+            gradient_bytes=self._gradient_bytes,
             state_bytes=state,
             batch_size=batch_size,
             device=_device_name(self._step.device),
@@ -283,7 +313,7 @@ class _Bench:
 
     def _state_bytes(self, index: int) -> int:
         return sum(
-            tensor.untyped_storage().nbytes()
+            held_bytes(tensor)
             for _, parameter in self._layers[index].parameters
             for tensor in tensors_in(self._optimizer.state.get(parameter, {}))
         )
@@ -369,8 +399,9 @@ def _spread(weights: Sequence[float]) -> list[int]:
     return sorted(chosen)
 
 
-def _layer_at(where: Where, count: int) -> int:
-    return where[1] if where[0] == "forward" else count - 1
+def _layer_at(where: Where, count: int) -> int | None:
+    """Which layer a saved tensor counts for; the loss counts with the last."""
+    return {"forward": where[1], "loss": count - 1}.get(where[0])
 
 
 def _own_loss(output: Any) -> torch.Tensor:
@@ -378,13 +409,15 @@ def _own_loss(output: Any) -> torch.Tensor:
     own = output.get("loss") if hasattr(output, "get") else getattr(output, "loss", None)
     if isinstance(own, torch.Tensor):
         return own
-    parts = [t.float().mean() for t in tensors_in(output) if t.requires_grad]
-    if not parts:
+    tensors = list(tensors_in(output))
+    if not tensors:
         raise CostError(
-            "the model's output has no tensor that requires a gradient, so there is nothing to "
-            "train. Pass a model whose parameters require gradients."
+            f"the model's output is {type(output).__name__}, in which no tensor is found. "
+            "Pass loss=lambda output: ..., which turns it into a number."
         )
-    return torch.stack(parts).sum()
+    parts = [t.abs() if t.is_complex() else t for t in tensors if t.requires_grad]
+    parts = [part.float().mean() for part in parts]
+    return torch.stack(parts).sum() if parts else tensors[0]
 
 
 def _device_name(device: torch.device) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,66 +14,81 @@ from typing import Any
 import torch
 from torch import nn
 
+from freezeout.errors import CostError
+
 __all__ = ["preserved"]
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_CONTAINERS = (dict, OrderedDict, list, set)
+"""Attributes of these types come back with what was in them; others as the same object."""
 
 
 @contextmanager
-def preserved(model: nn.Module, others: Iterable[torch.Tensor] = ()) -> Iterator[None]:
-    """On leaving, the model is as it was: weights, buffers, modes, flags, gradients, hooks.
+def preserved(models: Sequence[nn.Module], others: Iterable[torch.Tensor] = ()) -> Iterator[None]:
+    """On leaving, models are as they were: weights, buffers, modes, flags, gradients, hooks.
 
     So are other tensors and the random state of torch, of Python and, where it is loaded, of NumPy.
     Gradients are set aside. Values wait in host memory, or, where the tensors themselves lie there,
     in files, so that no more memory is held than in training.
 
     Args:
-        model: The model.
-        others: Further tensors whose values are kept.
+        models: The model, and a loss with parameters of its own.
+        others: Further tensors whose values, flags and gradients are kept.
+
+    Raises:
+        CostError: If a tensor's value could not be put back; all others have been.
     """
-    modules = [
-        (
-            module,
-            {k: v for k, v in module.__dict__.items() if not isinstance(v, dict)},
-            dict(module._buffers),
-            {hooks: dict(getattr(module, hooks)) for hooks in _HOOKS},
-        )
-        for module in model.modules()
-    ]
-    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    values = _Values([*model.parameters(), *model.buffers(), *others])
-    with _random_state([*model.parameters(), *model.buffers()]):
+    modules = [_Attributes(module) for model in models for module in model.modules()]
+    tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
+    unique = list({id(t): t for t in (*tensors, *others)}.values())
+    leaves = [(t, t.requires_grad, t.grad) for t in unique if t.is_leaf]
+    values = _Values(unique)
+    with _random_state(unique):
         try:
-            for parameter, _, _ in parameters:
-                parameter.grad = None
+            for tensor, _, _ in leaves:
+                tensor.grad = None
             yield
         finally:
-            for module, attributes, buffers, hooks in modules:
-                kept = {k: v for k, v in module.__dict__.items() if isinstance(v, dict)}
-                module.__dict__.clear()
-                module.__dict__.update({**kept, **attributes})
-                module._buffers.clear()  # a forward pass may replace a buffer
-                module._buffers.update(buffers)
-                for name, registered in hooks.items():
-                    current = getattr(module, name)
-                    current.clear()
-                    current.update(registered)
-            for parameter, flag, gradient in parameters:
-                parameter.requires_grad_(flag)
-                parameter.grad = gradient
+            for attributes in modules:
+                attributes.put_back()
+            for tensor, flag, gradient in leaves:
+                tensor.requires_grad_(flag)
+                tensor.grad = gradient
             values.put_back()
+
+
+class _Attributes:
+    """The attributes of a module, one level deep."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._values = dict(module.__dict__)
+        self._contents = {
+            name: type(value)(value)
+            for name, value in self._values.items()
+            if type(value) in _CONTAINERS
+        }
+
+    def put_back(self) -> None:
+        """Takes away what was added, and gives containers their content again."""
+        attributes = self._module.__dict__
+        attributes.clear()
+        attributes.update(self._values)
+        for name, content in self._contents.items():
+            container = self._values[name]
+            container.clear()
+            container.extend(content) if isinstance(content, list) else container.update(content)
 
 
 class _Values:
     """The values of tensors, kept where they are not in the way."""
 
-    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
-        self._tensors = list({id(t): t for t in tensors}.values())
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._tensors = tensors
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         with suppress(OSError):  # nowhere to write: then in memory
             self._folder = tempfile.TemporaryDirectory(prefix="freezeout-")
         self._kept: dict[int, torch.Tensor] = {}
-        for i, tensor in enumerate(self._tensors):
+        for i, tensor in enumerate(tensors):
             self._keep(i, tensor.detach())
 
     def _keep(self, i: int, tensor: torch.Tensor) -> None:
@@ -80,10 +96,10 @@ class _Values:
             self._kept[i] = tensor.cpu()
             return
         copy = tensor.clone()  # a view would drag the whole of its storage along
-        path = self._path(i)
-        if path is None:
+        if self._folder is None or not _is_plain(tensor):
             self._kept[i] = copy
             return
+        path = self._path(self._folder, i)
         try:
             torch.save(copy, path)
         except (OSError, RuntimeError):  # no room: then in memory after all
@@ -91,32 +107,49 @@ class _Values:
             self._kept[i] = copy
 
     def put_back(self) -> None:
-        """Writes the values into the tensors again, where they differ."""
+        """Writes the values into the tensors again, where they differ.
+
+        Raises:
+            CostError: If one could not be; all others have been.
+        """
+        lost: list[str] = []
         with torch.no_grad():
             for i, tensor in enumerate(self._tensors):
-                in_memory = self._kept.pop(i, None)
-                path = self._path(i)
-                if in_memory is None and path is not None:
-                    in_memory = torch.load(path, weights_only=True)
-                if in_memory is None:
-                    continue
-                value = in_memory.to(tensor.device)
-                if not _same_bits(tensor.detach(), value):  # an expanded one cannot be written
-                    tensor.detach().copy_(value)
+                try:
+                    value = self._kept.pop(i, None)
+                    if value is None and self._folder is not None:
+                        value = torch.load(self._path(self._folder, i), weights_only=True)
+                    if value is not None:
+                        _write(tensor.detach(), value.to(tensor.device))
+                except (OSError, RuntimeError, NotImplementedError, TypeError) as error:
+                    lost.append(f"one of shape {tuple(tensor.shape)} ({error})")
         if self._folder is not None:
             self._folder.cleanup()
+        if lost:
+            raise CostError(
+                f"the values of {len(lost)} tensors could not be put back after measuring: "
+                f"{lost[0]}. Load the model's weights again before you train."
+            )
 
-    def _path(self, i: int) -> Path | None:
-        return None if self._folder is None else Path(self._folder.name) / f"{i}.pt"
+    @staticmethod
+    def _path(folder: tempfile.TemporaryDirectory[str], i: int) -> Path:
+        return Path(folder.name) / f"{i}.pt"
 
 
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal values with equal signs of zero; NaN equals NaN only by chance, which costs a copy."""
-    if not torch.equal(a, b):
-        return False
-    if not a.is_floating_point():
-        return True
-    return torch.equal(torch.signbit(a), torch.signbit(b))
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it is numbers in memory, one after the other or strided, and nothing more."""
+    known = type(tensor) in (torch.Tensor, nn.Parameter)
+    return known and tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _write(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    # Equal bits are left alone: an expanded tensor cannot be written.
+    if not (_is_plain(tensor) and torch.equal(_bits(tensor), _bits(value))):
+        tensor.copy_(value)
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 @contextmanager

@@ -23,8 +23,10 @@ def checked_loss(loss: Any) -> torch.Tensor:
             else repr(loss)
         )
         raise CostError(
-            f"the loss must be one number that depends on the parameters, got {what}. "
-            "Pass loss=lambda output: ..., which turns the model's output into it."
+            f"the loss must be one number that depends on parameters that learn, got {what}. "
+            "Pass loss=lambda output: ..., which turns the model's output into it. If it does so "
+            "until layers freeze, the layer that runs last is not the last of the list: pass "
+            "layers=split_layers(model, example=...)."
         )
     return loss
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from freezeout.layers import Layers
-from freezeout.tensors import tensors_in
+from freezeout.tensors import held_bytes, tensors_in
 
 __all__ = ["SavedBytes", "Timeline", "Where"]
 
@@ -61,7 +61,8 @@ class Timeline(Generic[Reading]):
         try:
             for module, index in _own_modules(self._layers):
                 handles.append(module.register_forward_pre_hook(self._entering(index)))
-                handles.append(module.register_forward_hook(self._left(index)))
+                left = self._left(index)
+                handles.append(module.register_forward_hook(left, with_kwargs=True))
             yield
         finally:
             for handle in handles:
@@ -69,7 +70,9 @@ class Timeline(Generic[Reading]):
 
     def _entering(self, index: int) -> Callable[..., None]:
         def hook(*_: Any) -> None:
-            self.stamp(("forward", index))
+            # Activation checkpointing runs a layer again in the backward pass.
+            backward = self.now[0] == "backward"
+            self.stamp(("backward" if backward else "forward", index))
 
         return hook
 
@@ -77,9 +80,11 @@ class Timeline(Generic[Reading]):
         def back(_: torch.Tensor) -> None:
             self.stamp(("backward", index))
 
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            given = {id(tensor) for tensor in tensors_in((args, kwargs))}
             for tensor in tensors_in(output):
-                if tensor.requires_grad and tensor.grad_fn is not None:
+                own = id(tensor) not in given  # one that is passed through is another layer's
+                if own and tensor.requires_grad and tensor.grad_fn is not None:
                     tensor.register_hook(back)
 
         return hook
@@ -94,10 +99,11 @@ class SavedBytes:
 
     Args:
         layers: The layers of the model.
-        at: Says which layer is at work.
+        at: Says which layer is at work; ``None`` in the backward pass, where what activation
+            checkpointing computes again does not count.
     """
 
-    def __init__(self, layers: Layers, at: Callable[[], int]) -> None:
+    def __init__(self, layers: Layers, at: Callable[[], int | None]) -> None:
         self._own = {_key(t) for t in (*layers.model.parameters(), *layers.model.buffers())}
         self._at = at
         self._held: dict[Hashable, tuple[int, int]] = {}
@@ -117,11 +123,10 @@ class SavedBytes:
         return total
 
     def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        key = _key(tensor)
-        if key not in self._own and not tensor.is_meta:
+        key, now = _key(tensor), self._at()
+        if key not in self._own and now is not None:
             size, layer = self._held.get(key, (0, 0))
-            size = max(size, tensor.untyped_storage().nbytes())
-            self._held[key] = (size, max(layer, self._at()))
+            self._held[key] = (max(size, held_bytes(tensor)), max(layer, now))
         return tensor
 
 

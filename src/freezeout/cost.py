@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from freezeout._cost_checks import check_arguments, check_model
+from freezeout._cost_checks import check_arguments, check_model, check_number, check_whole
 from freezeout._fit import fit
 from freezeout._measure import Measurement, measure
 from freezeout.errors import CostError
@@ -189,8 +189,11 @@ class Costs:
             seconds: Added to every step, at least 0.
 
         Raises:
-            ValueError: If `seconds` is negative or not finite.
+            TypeError: If `seconds` is no number.
+            ValueError: If it is negative or not finite.
         """
+        check_number("seconds", seconds, "It is added to every step.")
+        seconds = float(seconds)
         if not (math.isfinite(seconds) and seconds >= 0):
             raise ValueError(
                 f"seconds must be finite and at least 0, got {seconds}. It is added to every step."
@@ -201,20 +204,18 @@ class Costs:
     def accumulated(self, micro_batches: int) -> Costs:
         """These costs for steps that accumulate gradients over several batches.
 
-        Forward and backward passes, and what belongs to no layer, happen once for each of them, the
-        optimizer's step once for all.
+        Forward and backward passes happen once for each of them, the optimizer's step once for all.
+        What belongs to no layer is taken to happen for each, too.
 
         Args:
             micro_batches: Batches per optimizer step, at least 1.
 
         Raises:
-            ValueError: If `micro_batches` is not a whole number of at least 1.
+            TypeError: If `micro_batches` is no whole number.
+            ValueError: If it is below 1.
         """
-        if not isinstance(micro_batches, int) or isinstance(micro_batches, bool):
-            raise ValueError(f"micro_batches must be a whole number, got {micro_batches!r}.")
-        if micro_batches < 1:
-            raise ValueError(f"micro_batches must be at least 1, got {micro_batches}.")
-        k = micro_batches
+        check_whole("micro_batches", micro_batches, 1, "It counts the batches per optimizer step.")
+        k = int(micro_batches)
         once = [fsum(layer.optimizer for layer in self.layers[depth:]) for depth in self.depths]
         rounds = tuple(
             tuple(k * t - (k - 1) * o for t, o in zip(row, once, strict=True))
@@ -260,10 +261,12 @@ class Costs:
             ).rstrip()
             for row in rows
         ]
+        seen = [row[0] for row in self.rounds]
         lines.append(
-            f"step: {_milliseconds(total)}, of which {_milliseconds(self.overhead)} belong to no "
-            f"layer; {_milliseconds(self.step_seconds(len(self) - 1))} with all but the last "
-            "layer frozen"
+            f"step: {_milliseconds(total)} ({_milliseconds(min(seen))} to "
+            f"{_milliseconds(max(seen))} in {len(seen)} rounds), of which "
+            f"{_milliseconds(self.overhead)} belong to no layer; "
+            f"{_milliseconds(self.step_seconds(len(self) - 1))} with all but the last layer frozen"
         )
         return "\n".join(lines)
 
@@ -320,11 +323,10 @@ class Costs:
 
     def _check(self, depth: int) -> None:
         most = len(self.layers) - 1
+        hint = "It counts the frozen layers from the input; the last layer never freezes."
+        check_whole("depth", depth, None, hint)
         if not 0 <= depth <= most:
-            raise ValueError(
-                f"depth must lie in 0 to {most}, got {depth}. It counts the frozen layers from the "
-                "input; the last layer never freezes."
-            )
+            raise ValueError(f"depth must lie in 0 to {most}, got {depth}. {hint}")
 
     def _fill(self, row: Sequence[float]) -> list[float]:
         """A row of `rounds`, stretched to every depth."""
@@ -401,7 +403,7 @@ def measure_costs(
         >>> costs.step_seconds(1) > 0
         True
     """
-    check_arguments(model, example, loss, optimizer, rounds)
+    check_arguments(model, example, loss, optimizer, autocast, rounds, progress)
     cut = layers if isinstance(layers, Layers) else split_layers(model, layers=layers)
     check_model(cut, model, optimizer)
     found = measure(
@@ -411,15 +413,14 @@ def measure_costs(
         loss=loss,
         optimizer=optimizer,
         autocast=autocast,
-        rounds=rounds,
+        rounds=int(rounds),
         progress=progress,
     )
     return _costs(cut, found)
 
 
 def _costs(layers: Layers, found: Measurement) -> Costs:
-    gradients = [sum(_bytes(p) for _, p in layer.parameters if p.requires_grad) for layer in layers]
-    fitted = fit(found, gradients)
+    fitted = fit(found)
     return Costs(
         layers=tuple(
             LayerCost(
@@ -432,7 +433,7 @@ def _costs(layers: Layers, found: Measurement) -> Costs:
                 backward_flops=fitted.backward_flops[i],
                 saved_bytes=found.saved_bytes[i],
                 parameter_bytes=sum(_bytes(p) for _, p in layer.parameters),
-                gradient_bytes=gradients[i],
+                gradient_bytes=found.gradient_bytes[i],
                 state_bytes=found.state_bytes[i],
             )
             for i, layer in enumerate(layers)

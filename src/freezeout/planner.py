@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
@@ -202,14 +202,23 @@ def _slopes(costs: Costs, weights: Sequence[float] | None) -> list[float]:
     """What a layer's learning time brings in, over what it is worth; pooled."""
     if weights is None:
         weights = default_weights(len(costs))
-    elif len(weights) != len(costs) or not all(w > 0 and math.isfinite(w) for w in weights):
+    if not isinstance(weights, Iterable) or isinstance(weights, (str, Mapping)):
+        raise TypeError(f"weights must be a sequence of numbers, got {weights!r}. Give a list.")
+    weights = tuple(weights)
+    if weights and not all(_is(numbers.Real, w) for w in weights):
+        raise TypeError(f"weights must be numbers, got {list(weights)}. Give one for each layer.")
+    if len(weights) not in (len(costs), len(costs) - 1) or not all(
+        w > 0 and math.isfinite(w) for w in weights
+    ):
         raise ValueError(
             f"weights must be one number above 0 for each of the {len(costs)} layers, got "
             f"{list(weights)}. They say what a layer's learning time is worth."
         )
+    largest = max(weights)
+    weights = [max(w / largest, 1e-12) for w in weights]  # only their proportion counts
     step = costs.step_seconds(0)
     savings = [layer.saving / step for layer in costs.layers[:-1]]
-    return pooled(savings, list(weights)[: len(savings)])
+    return pooled(savings, weights[: len(savings)])
 
 
 def _check(
@@ -247,7 +256,8 @@ def _check(
         )
     for name, value in (("saving", saving), ("seconds", seconds), ("least_t0", least_t0)):
         if value is not None and not _is(numbers.Real, value):
-            raise TypeError(f"{name} must be a number, got {value!r}. Write it as 0.2.")
+            hint = "Give a time such as 3600." if name == "seconds" else "Write it as 0.2."
+            raise TypeError(f"{name} must be a number, got {value!r}. {hint}")
     if saving is not None and not 0.0 <= saving < 1.0:
         raise ValueError(f"saving must be a fraction in [0, 1), got {saving}. Write 0.25 for 25 %.")
     if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["call_arguments", "tensors_in", "uncompiled"]
+__all__ = ["call_arguments", "held_bytes", "tensors_in", "uncompiled"]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -26,6 +26,16 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from tensors_in(getattr(value, field.name))
+
+
+def held_bytes(tensor: torch.Tensor) -> int:
+    """Bytes of memory behind a tensor: the whole storage that a view keeps alive."""
+    try:
+        return tensor.untyped_storage().nbytes()
+    except (NotImplementedError, RuntimeError):  # sparse, or a subclass without storage
+        if tensor.layout == torch.sparse_coo:
+            return held_bytes(tensor._indices()) + held_bytes(tensor._values())
+        return tensor.numel() * tensor.element_size()
 
 
 def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
