@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import replace
 
@@ -11,7 +12,8 @@ from torch import nn
 
 import freezeout
 from freezeout import Costs, Plan
-from freezeout.cli import main
+from freezeout.cli import _parser, main
+from freezeout.cli.options import merged_settings
 from freezeout.cli.plan import _fraction, _seconds
 from freezeout.cli.plan_show import Outcome, _rows
 from freezeout.cli.plan_subject import load_subject
@@ -22,8 +24,9 @@ from freezeout.training.forecast import run_costs
 from freezeout.training.run import prepare
 from freezeout.training.trainer import Trainer
 
-SMALL = ["--model", "resnet-8-8", "--data", "digits", "--batch-size", "16", "--rounds", "1"]
-SMALL += ["--threads", "1", "--device", "cpu"]
+REUSED = ["--model", "resnet-8-8", "--data", "digits", "--batch-size", "16"]
+REUSED += ["--threads", "1", "--device", "cpu"]
+SMALL = [*REUSED, "--rounds", "1"]
 
 
 def planned(capsys, *words, code=0):
@@ -44,7 +47,7 @@ def done(tmp_path_factory):
 
 def test_layers_and_schedules_are_shown_and_written(tmp_path, capsys):
     out = planned(capsys, *SMALL, "--out", tmp_path / "out").out
-    assert out.startswith("resnet-8-8 on digits, batch 16, fp32  (CPU, 1 thread, torch ")
+    assert "\nresnet-8-8 on digits, batch 16, fp32  (CPU, 1 thread, torch " in out
     for name in ("stem", "blocks.block1_layer1", "blocks.block3_layer1", "classifier"):
         assert name in out
     for spacing in ("linear", "squared", "cubic"):
@@ -59,7 +62,7 @@ def test_layers_and_schedules_are_shown_and_written(tmp_path, capsys):
 
 
 def test_one_schedule_for_a_saving(done, tmp_path, capsys):
-    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    words = [*REUSED, "--costs", done / "costs.json", "--out", tmp_path / "out"]
     out = planned(capsys, *words, "--saving", "20%", "--spacing", "budget").out
     made = Plan.load(tmp_path / "out" / "plan.json")
     assert made.spacing == "budget"
@@ -68,14 +71,15 @@ def test_one_schedule_for_a_saving(done, tmp_path, capsys):
     assert made.total_steps == 10 * 90  # epochs times batches of the 1,437 digits
     assert str(made) in out
     file = tmp_path / "out" / "plan.json"
-    assert f"freezeout train --model resnet-8-8 --batch-size 16 --plan {file}\n" in out
+    words = "--model resnet-8-8 --batch-size 16 --device cpu --threads 1"
+    assert f"freezeout train {words} --plan {file}\n" in out
     assert made.costs == Costs.load(done / "costs.json")
 
 
 def test_one_schedule_for_a_time_and_for_a_t0(done, tmp_path, capsys):
     costs = Costs.load(done / "costs.json")
     seconds = 0.9 * 900 * costs.step_seconds(0)
-    words = [*SMALL, "--costs", done / "costs.json"]
+    words = [*REUSED, "--costs", done / "costs.json"]
     planned(capsys, *words, "--time", f"{seconds}s", "--out", tmp_path / "a")
     made = Plan.load(tmp_path / "a" / "plan.json")
     assert made.seconds <= seconds
@@ -85,7 +89,7 @@ def test_one_schedule_for_a_time_and_for_a_t0(done, tmp_path, capsys):
 
 
 def test_a_wish_that_cannot_be_met_says_the_limit(done, tmp_path, capsys):
-    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    words = [*REUSED, "--costs", done / "costs.json", "--out", tmp_path / "out"]
     out = planned(capsys, *words, "--saving", "95%").out
     assert "cannot be reached" in out
     assert "the limit is" in out
@@ -99,13 +103,13 @@ def test_a_disturbed_machine_is_mentioned(done, tmp_path, capsys):
         disturbed = tuple(t * factor ** (k % 2) for k, t in enumerate(quiet))
         rounds = (quiet, quiet, quiet, disturbed, disturbed, quiet)
         replace(costs, rounds=rounds).save(tmp_path / f"{name}.json")
-        words = [*SMALL, "--costs", tmp_path / f"{name}.json", "--out", tmp_path / name]
+        words = [*REUSED, "--costs", tmp_path / f"{name}.json", "--out", tmp_path / name]
         out = planned(capsys, *words).out
         assert ("the machine was disturbed" in out) == (name == "disturbed")
 
 
 def test_few_freezes_and_settings_of_rates_are_passed_on(done, tmp_path, capsys):
-    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    words = [*REUSED, "--costs", done / "costs.json", "--out", tmp_path / "out"]
     words += ["--t0", "0.5", "--max-freezes", "2", "--no-scaled", "--warmup-steps", "20"]
     planned(capsys, *words)
     made = Plan.load(tmp_path / "out" / "plan.json")
@@ -142,7 +146,7 @@ def test_planning_needs_no_data(tmp_path, monkeypatch, capsys):
 def test_default_folders_are_numbered(done, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        planned(capsys, *SMALL, "--costs", done / "costs.json")
+        planned(capsys, *REUSED, "--costs", done / "costs.json")
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {
         "plan-digits-resnet-8-8-1",
         "plan-digits-resnet-8-8-2",
@@ -167,7 +171,7 @@ def test_a_reader_that_goes_away_is_no_error(done, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", Gone())
     out = tmp_path / "out"
-    assert main(["plan", *SMALL, "--costs", str(done / "costs.json"), "--out", str(out)]) == 0
+    assert main(["plan", *REUSED, "--costs", str(done / "costs.json"), "--out", str(out)]) == 0
     assert (out / "costs.json").exists()
 
 
@@ -226,7 +230,7 @@ def test_an_own_network(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["--import", "nets_for_plan:make", "--input", "3x8x8", "--batch-size", "4"]
     out = planned(capsys, *words, "--rounds", "1").out
-    assert out.startswith("nets_for_plan:make, fp32")
+    assert "\nnets_for_plan:make, batch 4, fp32  (" in out
     assert "a run of 10,000 steps is assumed" in out
     folder = tmp_path / "runs" / "plan-nets_for_plan-make-1"
     assert Costs.load(folder / "costs.json").batch_size == 4
@@ -237,7 +241,7 @@ def test_an_own_network(tmp_path, monkeypatch, capsys):
     assert made.costs.batch_size == 5
     assert sum(layer.state_bytes for layer in made.costs.layers) > 2 * 4 * 90  # Adam's moments
     assert "assumed" not in out
-    (usage,) = [line for line in out.splitlines() if "FreezeOut(" in line]
+    (usage,) = [line for line in out.splitlines() if "plan.scheduler(" in line]
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     scope = {"plan": made, "freezeout": freezeout, "model": net, "batch": torch.ones(5, 8)}
     exec(usage.strip(), {**scope, "optimizer": torch.optim.SGD(net.parameters(), lr=0.1)}, scope)
@@ -321,10 +325,13 @@ def test_times_that_are_none(text):
         (["--spacing", "budget", "--t0", "0.5"], "--spacing budget takes no --t0"),
         (["--t0", "1.5"], "t0 must lie in (0, 1], got 1.5"),
         (["--input", "3x8x8"], "--input goes with --import"),
-        (["--import", "nowhere:net"], "nowhere"),
+        (["--spacing", "cubic"], "--spacing goes with --saving, --time or --t0"),
+        (["--max-freezes", "2"], "--max-freezes goes with --saving, --time or --t0"),
+        (["--costs", "OTHER", "--rounds", "3"], "--rounds measures and --costs does not"),
+        (["--import", "nets:make"], "--model is for the built-in networks"),
         (["--costs", "nowhere.json"], "cannot read the costs nowhere.json: No such file"),
         (["--costs", "DAMAGED"], "is no JSON file of costs"),
-        (["--costs", "OTHER"], "holds costs of 5 layers from 'stem.conv'"),
+        (["--costs", "OTHER"], "was measured with another network"),
         (["--model", "alexnet"], "alexnet"),
         (["--data", "imagenet"], "imagenet"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
@@ -353,7 +360,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(
 
 def test_a_place_that_cannot_be_written(done, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
-    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "file" / "below"]
+    words = [*REUSED, "--costs", done / "costs.json", "--out", tmp_path / "file" / "below"]
     error = planned(capsys, *words, code=2).err
     assert error.count("\n") == 1
 
@@ -361,18 +368,82 @@ def test_a_place_that_cannot_be_written(done, tmp_path, monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("freezeout.report.plan_picture.draw_savings", full)
-    words = [*SMALL, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    words = [*REUSED, "--costs", done / "costs.json", "--out", tmp_path / "out"]
     error = planned(capsys, *words, code=2).err
     assert "No space left on device" in error
     assert (tmp_path / "out" / "costs.json").exists()  # what was measured is not lost
 
 
-def test_what_was_measured_is_kept_where_no_plan_can_be_made(tmp_path, capsys):
-    words = [*SMALL, "--out", tmp_path / "out", "--t0", "0.3", "--warmup-steps", "500"]
+def test_what_was_measured_is_kept_where_no_plan_can_be_made(tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("no such plan.")
+
+    monkeypatch.setattr("freezeout.planner.plan", fail)
+    words = [*SMALL, "--out", tmp_path / "out", "--t0", "0.3"]
     error = planned(capsys, *words, code=2).err
-    assert "warmup_steps must not exceed" in error
-    assert f"--costs {tmp_path / 'out' / 'costs.json'}" in error
+    assert f"no such plan. The costs are kept: --costs {tmp_path / 'out'}/costs.json" in error
     Costs.load(tmp_path / "out" / "costs.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--warmup-steps", "890"], "must not exceed 810 of 900 steps, where the first layer"),
+        (["--warmup-steps", "500", "--t0", "0.5"], "must not exceed 113 of 900 steps"),
+    ],
+)
+def test_a_warm_up_without_room_is_refused_before_anything_is_measured(
+    tmp_path, capsys, monkeypatch, words, message
+):
+    monkeypatch.setattr("freezeout.cli.plan_subject.run_costs", lambda *_, **__: pytest.fail("ran"))
+    error = planned(capsys, *SMALL, *words, "--out", tmp_path / "out", code=2).err
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_schedules_that_freeze_during_the_warm_up_are_left_out_and_said_to_be(
+    done, tmp_path, capsys
+):
+    words = [*REUSED, "--costs", done / "costs.json", "--warmup-steps", "500"]
+    out = planned(capsys, *words, "--out", tmp_path / "out").out
+    assert "Schedules that would freeze during the warm-up are left out." in out
+
+
+@pytest.mark.parametrize(
+    ("words", "difference"),
+    [
+        (["--batch-size", "32"], "batch 16 in place of 32"),
+        (["--model", "resnet-8-16"], "another network"),
+        (["--precision", "bf16"], "float32 in place of bfloat16"),
+        (["--optimizer", "adamw"], "SGD in place of AdamW"),
+        (["--threads", "2"], "CPU, 1 thread in place of CPU, 2 threads"),
+    ],
+)
+def test_costs_of_another_step_are_refused(done, tmp_path, capsys, words, difference):
+    words = [*REUSED, *words, "--costs", done / "costs.json", "--out", tmp_path / "out"]
+    error = planned(capsys, *words, code=2).err
+    assert f"was measured with {difference}" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_printed_command_gives_the_same_run(done, tmp_path, capsys):
+    words = ["--model", "resnet-8-8", "--batch-size", "16", "--threads", "1", "--device", "cpu"]
+    words += ["--momentum", "0", "--no-nesterov", "--no-channels-last", "--seed", "3"]
+    words += ["--train-size", "500", "--holdout", "100", "--t0", "0.8", "--rounds", "1"]
+    out = planned(capsys, *words, "--out", tmp_path / "out").out
+    (command,) = [line for line in out.splitlines() if "freezeout train" in line]
+    options = _parser().parse_args(shlex.split(command)[1:])
+    given = Settings.from_dict(merged_settings(options))
+    asked = Settings.from_dict(merged_settings(_parser().parse_args(["plan", *words])))
+    assert given == replace(asked, t0=given.t0)
+    assert options.plan == tmp_path / "out" / "plan.json"
+
+
+def test_steep_rates_and_single_rounds_are_mentioned(done, tmp_path, capsys):
+    words = [*REUSED, "--costs", done / "costs.json", "--out", tmp_path / "out", "--t0", "0.3"]
+    out = planned(capsys, *words).out
+    assert "note: fewer than 6 rounds give no interval" in out
+    assert "note: rates start at up to 37 times the base rate" in out
 
 
 def test_help_names_every_option(capsys):

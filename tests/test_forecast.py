@@ -108,7 +108,7 @@ def test_a_resumed_run_still_knows_its_prediction(tmp_path):
 def test_a_damaged_plan_is_named_and_the_run_goes_on_without(tmp_path):
     folder = train(tmp_path / "run")
     folder.plan_file.write_text("{")
-    with pytest.raises(CheckpointError, match=r"plan\.json is damaged .* delete the file"):
+    with pytest.raises(CheckpointError, match=r"plan\.json is damaged .* Delete it"):
         resume(folder)
     folder.plan_file.unlink()
     assert resume(folder).plan is None
@@ -179,7 +179,7 @@ def test_constant_time_without_a_prediction_is_refused(tmp_path):
 def test_a_plan_is_followed_by_the_program(tmp_path, costs, capsys):
     made = plan(costs, 15, saving=0.2, spacing="budget")
     made.save(tmp_path / "plan.json")
-    words = [w for w in SMALL_ARGUMENTS if w not in ("--t0", "0.6")]
+    words = [w for w in SMALL_ARGUMENTS if w not in ("--t0", "0.6", "--epochs", "3")]
     out = tmp_path / "run"
     arguments = ["train", *words, "--plan", str(tmp_path / "plan.json"), "--out", str(out)]
     assert main(arguments) == 0
@@ -195,7 +195,7 @@ def test_a_plan_is_followed_by_the_program(tmp_path, costs, capsys):
 
 def test_a_plan_over_another_number_of_steps(tmp_path, costs):
     plan(costs, 15, t0=0.5, spacing="linear").save(tmp_path / "plan.json")
-    words = [w for w in SMALL_ARGUMENTS if w not in ("--t0", "0.6")]
+    words = [w for w in SMALL_ARGUMENTS if w not in ("--t0", "0.6", "--epochs", "3")]
     out = tmp_path / "run"
     plan_file = str(tmp_path / "plan.json")
     words += ["--plan", plan_file, "--steps", "8", "--out", str(out), "--display", "none"]
@@ -209,6 +209,7 @@ def test_a_plan_over_another_number_of_steps(tmp_path, costs):
     ("words", "message"),
     [
         (["--plan", "PLAN", "--t0", "0.5"], "--t0 cannot be given with --plan"),
+        (["--plan", "PLAN", "--epochs", "3"], "--epochs cannot be given with --plan"),
         (["--plan", "PLAN", "--const-time"], "--const-time cannot be given with --plan"),
         (["--plan", "nowhere.json"], "cannot read the plan nowhere.json: No such file"),
         (["--plan", "DAMAGED"], "is no JSON file of a plan"),
@@ -218,7 +219,7 @@ def test_a_plan_over_another_number_of_steps(tmp_path, costs):
         ),
         (["--const-time", "--no-predict"], "const_time needs a prediction"),
         (["--resume", "x", "--plan", "PLAN"], "--plan cannot be given with --resume"),
-        (["--resume", "x", "--no-predict"], "--predict cannot be given with --resume"),
+        (["--resume", "x", "--no-predict"], "--no-predict cannot be given with --resume"),
     ],
 )
 def test_mistakes_with_plans_are_one_line(tmp_path, monkeypatch, capsys, costs, words, message):
@@ -242,8 +243,60 @@ def test_the_summary_compares_prediction_and_measurement(tmp_path, capsys, costs
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["predicted"] == pytest.approx(made.saving)
     off = round(100 * summary["saving"], 1) - round(100 * summary["predicted"], 1)
-    word = "the same" if abs(off) < 0.05 else f"{abs(off):.1f} {'more' if off > 0 else 'less'}"
+    word = "more" if off > 0 else "less"
+    word = "the same" if abs(off) < 0.05 else f"{abs(off):.1f} points {word}"
     assert f"% before the run; measured {word}" in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"batch_size": 32}, "batch 16 in place of 32"),
+        ({"optimizer": "adamw"}, "SGD in place of AdamW"),
+        ({"precision": "bf16"}, "float32 in place of bfloat16"),
+    ],
+)
+def test_a_plan_of_another_step_is_followed_but_predicts_nothing(
+    tmp_path, costs, changes, difference
+):
+    listening = Listening()
+    made = plan(costs, 12, t0=0.6)
+    folder = RunFolder(tmp_path / "run")
+    result = start(small(steps=12, **changes), folder, [listening], plan=made)
+    assert result.plan is None
+    assert result.trainer.scheduler.freeze_steps == made.freeze_steps
+    assert any(difference in text and "does not hold" in text for text in listening.messages)
+
+
+def test_an_interrupted_run_tells_both_predictions(tmp_path, costs, monkeypatch, capsys):
+    from freezeout.report.summary import DepthCost, RunSummary, measured_saving, summary_text
+
+    done = (DepthCost(0, 10, 0.2), DepthCost(1, 10, 0.18))
+    summary = RunSummary(
+        model="net",
+        data="digits",
+        steps=20,
+        total_steps=100,
+        epochs=3,
+        test_error=None,
+        train_seconds=3.8,
+        total_seconds=5.0,
+        seconds_per_epoch=(),
+        depth_costs=done,
+        frozen_layers=1,
+        layers=4,
+        saving=measured_saving(done),
+        predicted=0.25,
+        predicted_interval=(0.2, 0.3),
+        predicted_so_far=0.06,
+        out="runs/x",
+        device="CPU",
+        precision="fp32",
+        interrupted=True,
+    )
+    text = " ".join(summary_text(summary).split())
+    assert "predicted 25.0 % before the run (20.0 to 30.0), 6.0 % for the steps done; " in text
+    assert "measured 1.0 points less" in text
 
 
 def test_a_plan_of_other_layers_stops_the_run_before_it_begins(tmp_path, costs):

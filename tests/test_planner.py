@@ -106,7 +106,7 @@ def test_nothing_freezes_where_nothing_must(spacing, wish):
     assert made.freeze_times == (1.0,) * 4
     assert made.saving == 0.0
     assert made.reached
-    assert made.note == "nothing needs to freeze: the run takes 100.0 min without"
+    assert made.note == "nothing needs to freeze: the run takes 1h 40m without"
 
 
 # --- Wishes that cannot be met -----------------------------------------------------------------
@@ -128,22 +128,22 @@ def test_notes_say_the_wish_and_the_limit():
     def note(**settings):
         return plan(FOUR, 1000, **settings).note
 
-    limit = "the limit is 53.3 %, 46.7 min in all, and this plan is at it"
+    limit = "the limit is 53.3 %, 46m 40s in all, and this plan is at it"
     assert note(saving=0.9) == (
         f"a saving of 90.0 % cannot be reached with cubic freeze times from t0 = 0.1 on: {limit}"
     )
     assert note(seconds=90.0) == (
-        f"90 s cannot be reached with cubic freeze times from t0 = 0.1 on: {limit}"
+        f"1m 30s cannot be reached with cubic freeze times from t0 = 0.1 on: {limit}"
     )
     assert note(saving=0.9, spacing="budget", least_t0=0.5) == (
         "a saving of 90.0 % cannot be reached with budget freeze times from 0.5 on: the limit is "
-        "29.2 %, 70.8 min in all, and this plan is at it"
+        "29.2 %, 1h 11m in all, and this plan is at it"
     )
     assert "from t0 = 0.9655 on" in note(saving=0.9, warmup_steps=900)
     assert note(saving=0.3) == ""
     assert "cannot be reached" in str(plan(FOUR, 1000, saving=0.9))
     hours = plan(FOUR, 100_000, seconds=7200.0).note
-    assert hours.startswith("2.0 h cannot be reached")
+    assert hours.startswith("2h 00m cannot be reached")
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -153,7 +153,7 @@ def test_where_nothing_is_saved_nothing_freezes(spacing):
     assert not made.reached
     assert made.freezes == 0
     assert made.saving == 0.0
-    assert made.note.endswith("the limit is 0.0 %, 3.1 min in all, and this plan is at it")
+    assert made.note.endswith("the limit is 0.0 %, 3m 08s in all, and this plan is at it")
     for savings in [(-0.01, -0.02, -0.01), (1e-17, 0.0, 5e-17)]:
         costs = made_costs(savings, frozen=(0.0, 0.0, 0.0))
         noise = plan(costs, 100, saving=0.1, spacing=spacing)

@@ -373,8 +373,7 @@ def test_a_file_of_costs_is_no_plan(tmp_path):
     with pytest.raises(CostError) as caught:
         Plan.load(tmp_path / "costs.json")
     assert str(caught.value) == (
-        f"{tmp_path / 'costs.json'}: this is no plan: KeyError: 'costs'. Give what Plan.to_dict() "
-        "returned, or plan anew."
+        f"{tmp_path / 'costs.json'}: this is no plan: no entry: 'costs'. Plan anew."
     )
     with pytest.raises(FileNotFoundError):
         Plan.load(tmp_path / "none.json")
@@ -395,7 +394,7 @@ def test_damaged_entries(key, value):
 def test_damaged_schedules(key):
     values = json.loads(json.dumps(Plan(THREE, LINEAR, 8).to_dict()))
     del values["schedule"][key]
-    with pytest.raises(CostError, match=f"KeyError: '{key}'"):
+    with pytest.raises(CostError, match=f"no entry: '{key}'"):
         Plan.from_dict(values)
 
 
@@ -427,7 +426,7 @@ def test_text_of_a_plan():
     assert str(made) == made.table()
     assert str(made).splitlines() == [
         "linear, t0 = 0.5, scaled, 80,000 steps",
-        "  time              29.4 % saved (23.5 to 35.3): 40 min 00 s in place of 56 min 40 s",
+        "  time              29.4 % saved (23.5 to 35.3): 40m 00s in place of 56m 40s",
         "  FLOPs             10.0 % saved",
         "  held for backward 41.7 % saved on average: 2.9 KiB at first, 0 B at the end",
         "  optimizer state   16.7 % saved on average: 480 B at first, 240 B at the end",
@@ -467,9 +466,9 @@ def test_first_line(schedule, spacing, first):
     ("total", "expected"),
     [
         (1, "4.25 s in place of 4.25 s"),
-        (8, "34.0 s in place of 34.0 s"),
-        (100, "7 min 05 s in place of 7 min 05 s"),
-        (10_000, "11 h 48 min in place of 11 h 48 min"),
+        (8, "34 s in place of 34 s"),
+        (100, "7m 05s in place of 7m 05s"),
+        (10_000, "11h 48m in place of 11h 48m"),
     ],
 )
 def test_times_in_words(total, expected):
@@ -479,7 +478,7 @@ def test_times_in_words(total, expected):
 def test_text_without_an_interval_and_with_next_to_no_loss():
     costs = made_costs((-1e-5, 0.0), noise=(0.0,))
     assert Plan(costs, LINEAR, 8).saving < 0
-    assert "  time              0.0 % saved: 11.0 s in place" in str(Plan(costs, LINEAR, 8))
+    assert "  time              0.0 % saved: 11 s in place" in str(Plan(costs, LINEAR, 8))
     costs = made_costs((-1e-5, 0.0))
     assert "  time              0.0 % saved (0.0 to 0.0): " in str(Plan(costs, LINEAR, 8))
 

@@ -21,15 +21,21 @@ from torch.optim import SGD, Optimizer
 from freezeout._cost_checks import check_freezable
 from freezeout._flops import counted_flops
 from freezeout._snapshot import preserved
-from freezeout._step_errors import checked_loss, explained, is_out_of_memory, line_of
+from freezeout._step_errors import checked_loss, explained, line_of
 from freezeout._timeline import SavedBytes, Timeline, Where
 from freezeout.errors import CostError
 from freezeout.freezing import Freezer, unfreeze
 from freezeout.groups import split_groups
 from freezeout.layers import Layers
-from freezeout.tensors import call_arguments, held_bytes, tensors_in, uncompiled
+from freezeout.tensors import (
+    call_arguments,
+    held_bytes,
+    is_out_of_memory,
+    tensors_in,
+    uncompiled,
+)
 
-__all__ = ["Measurement", "Phases", "measure"]
+__all__ = ["Measurement", "Phases", "device_name", "measure"]
 
 MOST_DEPTHS = 6
 """Depths at which whole steps are measured; layers between them share the difference."""
@@ -72,6 +78,8 @@ class Measurement:
         state_bytes: Of each layer.
         batch_size: First dimension of the example's first tensor.
         device: Where it ran, in words.
+        precision: Of the forward pass.
+        optimizer: Name of the optimizer's class.
     """
 
     steps: dict[int, list[list[Phases]]]
@@ -85,6 +93,8 @@ class Measurement:
     state_bytes: list[int]
     batch_size: int | None
     device: str
+    precision: str
+    optimizer: str
 
 
 def measure(
@@ -140,7 +150,9 @@ class _Step:
         self._loss = loss or _own_loss
         self._optimizer = optimizer
         self._autocast = autocast
-        self.device = next(model.parameters()).device
+        first = next(model.parameters())
+        self.device = first.device
+        self.precision = str(autocast or first.dtype).removeprefix("torch.")
         if not layers.model.training:
             model.train()
 
@@ -149,7 +161,7 @@ class _Step:
         with self._precision():
             output = self._forward()
             stamp(("loss", 0))
-            loss = checked_loss(self._loss(output))
+            loss = checked_loss(self._loss_of(output))
         stamp(("backward", self._last))
         del output
         loss.backward()
@@ -171,6 +183,18 @@ class _Step:
                 f"({type(error).__name__}). Pass what its forward takes in training: one tensor, "
                 "a tuple of positional or a dict of keyword arguments, on the model's device. A "
                 "target belongs into loss=lambda output: ..."
+            ) from error
+
+    def _loss_of(self, output: Any) -> Any:
+        try:
+            return self._loss(output)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise CostError(
+                f"the loss fails on the model's output: {line_of(error)} "
+                f"({type(error).__name__}). It gets what the model returns for the example; its "
+                "target must belong to that batch."
             ) from error
 
     def _update(self) -> None:
@@ -235,7 +259,9 @@ class _Bench:
             gradient_bytes=self._gradient_bytes,
             state_bytes=state,
             batch_size=batch_size,
-            device=_device_name(self._step.device),
+            device=device_name(self._step.device),
+            precision=self._step.precision,
+            optimizer=type(self._optimizer).__name__,
         )
 
     def _counted_step(self) -> tuple[list[int], list[int], list[int]]:
@@ -420,10 +446,16 @@ def _own_loss(output: Any) -> torch.Tensor:
     return torch.stack(parts).sum() if parts else tensors[0]
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device, threads: int | None = None) -> str:
+    """A device in words.
+
+    Args:
+        device: The device.
+        threads: Threads of torch; by default those of now.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return f"{device.type.upper()}, {threads} thread{'' if threads == 1 else 's'}"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from freezeout.durations import precise_seconds
+
 if TYPE_CHECKING:
     from freezeout.saving import Plan
 
@@ -21,7 +23,7 @@ def plan_text(plan: Plan) -> str:
     lines = [
         f"{_name(plan)}, {plan.total_steps:,} steps",
         f"  time              {_percent(plan.saving)} saved{_interval(plan)}: "
-        f"{_seconds(plan.seconds)} in place of {_seconds(plan.baseline_seconds)}",
+        f"{precise_seconds(plan.seconds)} in place of {precise_seconds(plan.baseline_seconds)}",
         f"  FLOPs             {_percent(plan.flops_saving)} saved",
         f"  held for backward {_percent(plan.activation_saving)} saved on average: "
         f"{_bytes(costs.saved_bytes(0))} at first, {_bytes(costs.saved_bytes(end))} at the end",
@@ -81,16 +83,6 @@ def _percent(fraction: float) -> str:
 
 def _number(value: float) -> str:
     return f"{round(value, 1) + 0.0:.1f}"  # never "-0.0"
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 120:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
 
 
 def _bytes(size: float) -> str:

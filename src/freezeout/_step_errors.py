@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from freezeout.errors import CostError
+from freezeout.tensors import is_out_of_memory
 
-__all__ = ["checked_loss", "explained", "is_out_of_memory", "line_of"]
+__all__ = ["checked_loss", "explained", "line_of"]
 
 
 def checked_loss(loss: Any) -> torch.Tensor:
@@ -45,14 +46,6 @@ def explained(model: nn.Module, batch: int | None) -> Iterator[None]:
             f"memory ran out in a training step of {type(model).__name__} on {size}: "
             f"{line_of(error)}. Training would run out as well: try {hint}."
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """On any device."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
 
 
 def line_of(error: BaseException) -> str:

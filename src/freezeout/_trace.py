@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from freezeout._cut import Unit
 from freezeout.errors import SplitError
-from freezeout.tensors import call_arguments, uncompiled
+from freezeout.tensors import call_arguments, is_out_of_memory, uncompiled
 
 __all__ = ["Trace", "trace"]
 
@@ -125,6 +125,12 @@ def trace(model: nn.Module, units: Sequence[Unit], example: Any) -> Trace:
         ):
             model(*args, **kwargs)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise SplitError(
+                f"memory ran out when {type(model).__name__} ran on the example: "
+                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+                "Training would run out as well: pass a smaller batch."
+            ) from error
         raise SplitError(
             f"{type(model).__name__} does not run on the example: {error} "
             f"({type(error).__name__}). Pass an input as in training: one tensor, a tuple of "

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from math import fsum
 from pathlib import Path
 from typing import Any, cast
@@ -28,11 +28,11 @@ from torch.optim import Optimizer
 
 from freezeout._cost_checks import check_arguments, check_model, check_number, check_whole
 from freezeout._fit import fit
-from freezeout._measure import Measurement, measure
+from freezeout._measure import Measurement, device_name, measure
 from freezeout.errors import CostError
 from freezeout.layers import Layers, LayerSpec, split_layers
 
-__all__ = ["Costs", "LayerCost", "measure_costs"]
+__all__ = ["Costs", "LayerCost", "device_name", "measure_costs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,9 @@ class LayerCost:
             whole = name.endswith(("flops", "bytes"))
             if name == "name":
                 continue
-            if not _is_number(value) or (whole and not isinstance(value, int)):
-                kind = "a whole number" if whole else "a finite number"
+            right = isinstance(value, int) and value >= 0 if whole else True
+            if not (_is_number(value) and right):
+                kind = "a whole number of at least 0" if whole else "a finite number"
                 raise ValueError(f"{name} of layer {self.name!r} must be {kind}, got {value!r}.")
 
     @property
@@ -104,6 +105,8 @@ class Costs:
         device: Where it was measured, in words.
         threads: Threads of torch then.
         torch_version: Version of torch.
+        precision: Of the forward pass, such as ``"float32"`` or ``"bfloat16"``.
+        optimizer: Name of the optimizer's class.
 
     Raises:
         ValueError: If the parts do not fit together.
@@ -117,6 +120,8 @@ class Costs:
     device: str
     threads: int
     torch_version: str
+    precision: str = "float32"
+    optimizer: str = "SGD"
 
     def __post_init__(self) -> None:
         last = len(self.layers) - 1
@@ -181,6 +186,39 @@ class Costs:
             - 1. Between measured depths it follows `step_seconds`.
         """
         return [self._fill(row) for row in self.rounds]
+
+    def differences(
+        self,
+        layers: Layers,
+        *,
+        batch_size: int | None,
+        precision: str,
+        optimizer: str,
+        device: str,
+    ) -> list[str]:
+        """In what a step differs from the one that was measured.
+
+        Args:
+            layers: Its layers.
+            batch_size: First dimension of its batch.
+            precision: Of its forward pass, such as ``"float32"``.
+            optimizer: Name of its optimizer's class.
+            device: As `device_name` has it.
+
+        Returns:
+            One phrase for each difference, such as ``"batch 16 in place of 32"``.
+        """
+        sizes = [sum(_bytes(p) for _, p in layer.parameters) for layer in layers]
+        pairs = [
+            ("batch ", self.batch_size, batch_size),
+            ("", self.precision, precision),
+            ("", self.optimizer, optimizer),
+            ("", self.device, device),
+        ]
+        found = [f"{word}{own} in place of {other}" for word, own, other in pairs if own != other]
+        if self.names != layers.names or [c.parameter_bytes for c in self.layers] != sizes:
+            found.insert(0, "another network")
+        return found
 
     def with_overhead(self, seconds: float) -> Costs:
         """These costs with something more in every step, such as loading a batch.
@@ -285,9 +323,12 @@ class Costs:
             CostError: If they are damaged or not costs at all.
         """
         try:
-            known = {f.name for f in fields(cls)}
-            if values.keys() != known:
-                raise ValueError(f"their entries are {', '.join(sorted(map(str, values)))}.")
+            if not isinstance(values, Mapping):
+                raise ValueError(f"{type(values).__name__} given")
+            known = {f.name: f.default is MISSING for f in fields(cls)}
+            wrong = sorted({*values} - {*known} | {k for k, v in known.items() if v} - {*values})
+            if wrong:
+                raise ValueError(f"missing or unknown: {', '.join(map(str, wrong))}")
             rest = {k: v for k, v in values.items() if k not in ("layers", "depths", "rounds")}
             return cls(
                 layers=tuple(LayerCost(**layer) for layer in values["layers"]),
@@ -296,9 +337,8 @@ class Costs:
                 **rest,
             )
         except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise CostError(
-                f"these are no costs: {error} Give what Costs.to_dict() returned, or measure anew."
-            ) from error
+            what = str(error).rstrip(".")
+            raise CostError(f"these are no costs: {what}. Measure them anew.") from error
 
     def to_json(self) -> bytes:
         """The text of a JSON file that `load` reads."""
@@ -320,6 +360,8 @@ class Costs:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as error:
             raise CostError(f"{path} is no JSON file of costs: {error}. Measure anew.") from error
+        except CostError as error:
+            raise CostError(f"in {path}: {error}") from error
 
     def _check(self, depth: int) -> None:
         most = len(self.layers) - 1
@@ -444,6 +486,8 @@ def _costs(layers: Layers, found: Measurement) -> Costs:
         batch_size=found.batch_size,
         device=found.device,
         threads=torch.get_num_threads(),
+        precision=found.precision,
+        optimizer=found.optimizer,
         torch_version=str(torch.__version__),
     )
 

@@ -209,7 +209,7 @@ def split_layers(
         seen = None if example is None else trace(model, units, example)
         if seen is not None:
             units = _in_order(units, seen)
-    if not units and seen is not None:
+    if not units and seen is not None and any(True for _ in model.children()):
         raise SplitError(
             f"the example runs no module of {type(model).__name__} that has parameters, so it "
             "gives no order. Pass an input as in training, or leave example out."

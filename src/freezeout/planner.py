@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from freezeout._allocate import budget_times, default_weights, merge_times, pooled
 from freezeout.cost import Costs
+from freezeout.durations import precise_seconds
 from freezeout.saving import Plan
 from freezeout.schedule import POWERS, Anneal, Schedule, Spacing
 
@@ -108,15 +109,15 @@ def plan(
     found, reached = family.saving_at_least(wanted)
     note = ""
     if not reached:
-        wish = f"a saving of {100 * wanted:.1f} %" if seconds is None else _time(seconds)
-        limit = f"{100 * found.saving:.1f} %, {_time(found.seconds)} in all"
+        wish = f"a saving of {100 * wanted:.1f} %" if seconds is None else precise_seconds(seconds)
+        limit = f"{100 * found.saving:.1f} %, {precise_seconds(found.seconds)} in all"
         least = f"{'' if spacing == 'budget' else 't0 = '}{family.least:g}"
         note = (
             f"{wish} cannot be reached with {spacing} freeze times from {least} on: "
             f"the limit is {limit}, and this plan is at it"
         )
     elif wanted <= 0.0:
-        note = f"nothing needs to freeze: the run takes {_time(baseline)} without"
+        note = f"nothing needs to freeze: the run takes {precise_seconds(baseline)} without"
     return replace(found, note=note, reached=reached)
 
 
@@ -280,9 +281,3 @@ def _check(
 
 def _is(kind: type, value: object) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

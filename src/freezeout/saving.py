@@ -23,11 +23,15 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.optim import Optimizer
+
 from freezeout._plan_text import plan_text
 from freezeout.cost import Costs
 from freezeout.errors import CostError
-from freezeout.layers import Layers
+from freezeout.layers import Layers, LayerSpec, split_layers
 from freezeout.schedule import Schedule
+from freezeout.scheduler import FreezeOut
 
 __all__ = ["Plan", "predicted_saving"]
 
@@ -36,7 +40,7 @@ __all__ = ["Plan", "predicted_saving"]
 class Plan:
     """A schedule for a run of known length, and what it is predicted to save.
 
-    Hand it to `FreezeOut` with
+    ``plan.scheduler(optimizer, model)`` carries it out; that is
     ``FreezeOut(optimizer, model, plan.total_steps, schedule=plan.schedule)``.
 
     Args:
@@ -146,7 +150,13 @@ class Plan:
         return self._mean_saving([self.costs.gradient_bytes(d) for d in range(len(self.costs))])
 
     def depth_at(self, step: int) -> int:
-        """Length of the frozen prefix after `step` steps."""
+        """Length of the frozen prefix after `step` steps.
+
+        Raises:
+            ValueError: If `step` is negative.
+        """
+        if step < 0:
+            raise ValueError(f"step must be at least 0, got {step}. It counts the steps done.")
         return bisect_right([n for n in self.freeze_steps[:-1] if n is not None], step)
 
     def step_seconds(self, step: int) -> float:
@@ -156,6 +166,50 @@ class Plan:
             step: Steps done, at least 0.
         """
         return self._step_seconds[self.depth_at(step)]
+
+    def saved_bytes(self, step: int) -> int:
+        """Bytes held for the backward pass in the step that follows `step` others.
+
+        They are most in the first step, so the run's peak of memory is not saved; they fall from
+        freeze to freeze.
+        """
+        return self.costs.saved_bytes(self.depth_at(step))
+
+    def scheduler(
+        self,
+        optimizer: Optimizer,
+        model: nn.Module,
+        *,
+        layers: Layers | Sequence[LayerSpec] | None = None,
+        example: Any = None,
+        strict: bool = False,
+    ) -> FreezeOut:
+        """The `FreezeOut` scheduler that carries the plan out.
+
+        Args:
+            optimizer: See `FreezeOut`.
+            model: See `FreezeOut`.
+            layers: As they were given to `measure_costs`.
+            example: An example input, where the layers were cut with one.
+            strict: See `FreezeOut`.
+
+        Raises:
+            CostError: If the model's layers are not those that the plan was made for.
+        """
+        cut = (
+            layers
+            if isinstance(layers, Layers)
+            else split_layers(model, layers=layers, example=example)
+        )
+        self.check(cut)
+        return FreezeOut(
+            optimizer,
+            model,
+            self.total_steps,
+            schedule=self.schedule,
+            layers=cut,
+            strict=strict,
+        )
 
     def check(self, layers: Layers) -> None:
         """Raises `CostError` if the plan was made for other layers than these."""
@@ -235,9 +289,9 @@ class Plan:
                 raise ValueError("its costs are not finite.")
             return made
         except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+            what = "no entry" if isinstance(error, KeyError) else type(error).__name__
             raise CostError(
-                f"this is no plan: {type(error).__name__}: {error}. Give what Plan.to_dict() "
-                "returned, or plan anew."
+                f"this is no plan: {what}: {str(error).rstrip('.')}. Plan anew."
             ) from error
 
     def save(self, path: str | Path) -> None:

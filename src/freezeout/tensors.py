@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["call_arguments", "held_bytes", "tensors_in", "uncompiled"]
+__all__ = ["call_arguments", "held_bytes", "is_out_of_memory", "tensors_in", "uncompiled"]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -36,6 +36,14 @@ def held_bytes(tensor: torch.Tensor) -> int:
         if tensor.layout == torch.sparse_coo:
             return held_bytes(tensor._indices()) + held_bytes(tensor._values())
         return tensor.numel() * tensor.element_size()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on any device."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
 
 
 def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -39,11 +39,11 @@ def plan_settings(plan: Plan, given: Mapping[str, Any]) -> dict[str, Any]:
         RunError: If they do not.
     """
     schedule = plan.schedule.to_dict()
-    for name in (*schedule, "const_time"):
+    for name in (*schedule, "const_time", "epochs"):
         if name in given:
             raise RunError(
-                f"--{name.replace('_', '-')} cannot be given with --plan: the schedule is the "
-                "plan's. Leave it out, or make another plan with freezeout plan."
+                f"--{name.replace('_', '-')} cannot be given with --plan: schedule and length are "
+                "the plan's. Leave it out (--steps sets another length), or make another plan."
             )
     times = schedule["times"]
     return {

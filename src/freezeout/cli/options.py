@@ -7,7 +7,9 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_settings", "add_sources", "given_settings", "merged_settings"]
+from freezeout.training.settings import Settings, setting_fields
+
+__all__ = ["add_settings", "add_sources", "given_settings", "merged_settings", "setting_words"]
 
 
 def add_sources(group: Any) -> None:
@@ -20,8 +22,6 @@ def add_sources(group: Any) -> None:
 
 def add_settings(group: Any, names: Container[str] | None = None) -> None:
     """Adds an option for every setting, or for those of some names."""
-    from freezeout.training.settings import setting_fields
-
     for spec in setting_fields():
         if names is not None and spec.name not in names:
             continue
@@ -52,8 +52,6 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Settings that were given on the command line."""
-    from freezeout.training.settings import setting_fields
-
     names = (spec.name for spec in setting_fields())
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
@@ -72,3 +70,24 @@ def merged_settings(options: argparse.Namespace) -> dict[str, Any]:
     if hasattr(options, "config"):
         check_names(values, str(options.config))
     return {**base, **values, **given_settings(options)}
+
+
+def setting_words(settings: Settings, leave_out: Container[str]) -> list[str]:
+    """Options that give settings where they are not the defaults.
+
+    Args:
+        settings: The settings.
+        leave_out: Names that are not wanted.
+    """
+    words = []
+    for spec in setting_fields():
+        value, flag = getattr(settings, spec.name), spec.name.replace("_", "-")
+        if spec.name in leave_out or value == spec.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple):
+            words += [f"--{flag}", ",".join(map(str, value))]
+        else:
+            words += [f"--{flag}", str(value)]
+    return words

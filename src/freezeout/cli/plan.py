@@ -7,12 +7,16 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from freezeout.cli.options import add_settings, add_sources, merged_settings
+from freezeout.cli.plan_subject import Subject, load_subject
 from freezeout.errors import FrozenPrefixWarning, RunError
+from freezeout.planner import PlanSpacing
+from freezeout.schedule import Schedule
+from freezeout.training.settings import Settings
 
 __all__ = ["add_parser"]
 
@@ -23,7 +27,8 @@ examples:
   freezeout plan --preset paper-wrn --device cuda --time 2h --spacing budget
   freezeout plan --import mypackage.nets:make_resnet --input 3x224x224 --batch-size 32
 
-A few dozen training steps are run on random images; no data is read, nothing is trained.
+Up to about 60 training steps are run on random images; no data is read, nothing is trained. The
+table tries schedules of its own; the schedule of a preset or file counts for its rates only.
 """
 
 _SETTINGS = (
@@ -111,16 +116,13 @@ def add_parser(verbs: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from freezeout.cli.plan_show import Outcome, show, write, write_costs
-    from freezeout.cli.plan_subject import load_subject
     from freezeout.planner import plan
     from freezeout.training.folder import RunFolder, next_free
-    from freezeout.training.settings import Settings
 
     settings = Settings.from_dict(merged_settings(options))
+    _refuse_idle_options(options)
     own: str | None = getattr(options, "own", None)
     shape: str | None = getattr(options, "input", None)
-    if shape is not None and own is None:
-        raise RunError("--input goes with --import; a built-in network takes the data's images.")
     spacing = getattr(options, "plan_spacing", settings.spacing)
     wish = {
         name: getattr(options, option)
@@ -135,13 +137,14 @@ def _run(options: argparse.Namespace) -> int:
             raise RunError(f"{flag} must be at least 1, got {value}.")
     name = own.replace(":", "-") if own else f"{settings.data}-{settings.model}"
     folder = RunFolder(getattr(options, "out", None) or next_free(Path("runs"), f"plan-{name}"))
-    folder.check_empty()
+    folder.check_empty(resumable=False)
 
     subject = load_subject(settings, own, shape)
+    _check_warmup(settings, subject, spacing, wish.get("t0"))
     if hasattr(options, "costs"):
         costs = subject.read_costs(options.costs)
     else:
-        with _progress() as progress, _noting(subject.notes):
+        with _progress(subject.title) as progress, _noting(subject.notes):
             costs = subject.measure(rounds, progress)
     write_costs(costs, folder)  # at once: they may have taken long
     rates: dict[str, Any] = {
@@ -164,6 +167,41 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_idle_options(options: argparse.Namespace) -> None:
+    """Options that would have no effect."""
+    own = hasattr(options, "own")
+    if hasattr(options, "input") and not own:
+        raise RunError("--input goes with --import; a built-in network takes the data's images.")
+    if not any(hasattr(options, name) for name in ("saving", "time", "t0")):
+        for name, flag in (("plan_spacing", "--spacing"), ("max_freezes", "--max-freezes")):
+            if hasattr(options, name):
+                raise RunError(f"{flag} goes with --saving, --time or --t0: add one of them.")
+    if hasattr(options, "costs") and hasattr(options, "rounds"):
+        raise RunError("--rounds measures and --costs does not: leave one of them out.")
+    for name in ("model", "data", "train_size", "holdout", "epochs"):
+        if own and hasattr(options, name):
+            flag = name.replace("_", "-")
+            raise RunError(
+                f"--{flag} is for the built-in networks, --import for your own: leave one of them "
+                "out (the length of the run is --steps)."
+            )
+
+
+def _check_warmup(
+    settings: Settings, subject: Subject, spacing: PlanSpacing, t0: float | None
+) -> None:
+    """Before anything is measured: whether a warm-up leaves room for the schedule."""
+    total = subject.total_steps
+    gentlest = Schedule(t0=0.9, spacing="linear")
+    asked = gentlest if t0 is None or spacing == "budget" else Schedule(t0=t0, spacing=spacing)
+    first = asked.freeze_steps(len(subject.layers), total)[0]
+    if first is not None and settings.warmup_steps > first:
+        raise RunError(
+            f"warmup_steps must not exceed {first} of {total} steps, where the first layer would "
+            f"freeze at t0 = {asked.t0:g}, got {settings.warmup_steps}. Warm up for less."
+        )
+
+
 @contextmanager
 def _noting(notes: list[str]) -> Iterator[None]:
     """Turns warnings that freezing saves less than it could into notes."""
@@ -180,13 +218,15 @@ def _noting(notes: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
+def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on the error stream while steps are measured, where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
+        with suppress(OSError):
+            print(f"measuring {title} ...", flush=True)
         yield None
         return
     columns = TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn("steps")

@@ -30,6 +30,8 @@ _SPACINGS: tuple[Spacing, ...] = ("linear", "squared", "cubic")
 _TABLE_T0 = (0.9, 0.8, 0.7, 0.6, 0.5)
 _TABLE_BUDGETS = (0.1, 0.2, 0.3, 0.4)
 _WIDE = 0.1
+_LEAST_ROUNDS = 6  # for an interval
+_STEEP = 10.0
 _PLOT_T0 = tuple(i / 20 for i in range(2, 21))
 _PLOT_BUDGETS = tuple(i / 40 for i in range(1, 40))
 
@@ -83,6 +85,12 @@ def _show(outcome: Outcome, folder: RunFolder, stream: IO[str]) -> None:
     print(f"{subject.title}  ({costs.device}, torch {costs.torch_version})", file=stream)
     for note in subject.notes:
         print(f"note: {note}", file=stream)
+    if len(costs.rounds) < _LEAST_ROUNDS:
+        print(
+            f"note: fewer than {_LEAST_ROUNDS} rounds give no interval, and single layers may be "
+            "far off (--rounds)",
+            file=stream,
+        )
     if _unsure(outcome):
         print(
             "note: the machine was disturbed while it was measured, so intervals are wide; measure "
@@ -114,13 +122,24 @@ def _show(outcome: Outcome, folder: RunFolder, stream: IO[str]) -> None:
     print(file=stream)
     if outcome.chosen is not None:
         print(outcome.chosen, file=stream)
+        steepest = max(outcome.chosen.schedule.scales(len(costs)))
+        if steepest > _STEEP:
+            print(
+                f"note: rates start at up to {steepest:.0f} times the base rate, which may "
+                "diverge; --scale-cap 4 or --no-scaled is safer",
+                file=stream,
+            )
         print(file=stream)
         print(f"written: {folder.path}; train as planned:", file=stream)
         print(subject.usage(folder.plan_file), file=stream)
         return
+    rows = _rows(outcome)
+    curves = sum(row.t0 is not None for row in rows)
+    if curves < len(_SPACINGS) * len(_TABLE_T0):
+        print("Schedules that would freeze during the warm-up are left out.", file=stream)
     print_plan(
         render_plans(
-            _rows(outcome),
+            rows,
             baseline_seconds=subject.total_steps * step,
             total_steps=subject.total_steps,
             saved_bytes=costs.saved_bytes(),
@@ -180,7 +199,7 @@ def write(outcome: Outcome, folder: RunFolder) -> None:
             }
             if sum(paper) > 0
             else {},
-            budget=[(made.freeze_times[0], made.saving) for made in budgets],
+            budget=_until_the_first_layer_is_at_its_least(budgets),
             title=f"{outcome.subject.title}: predicted saving",
             chosen=None if chosen is None else _mark(chosen),
         )
@@ -199,6 +218,16 @@ def _curve(
         made = outcome.try_t0(t0, spacing)
         if made is not None:
             points.append((t0, made.saving, *(made.interval or (None, None))))
+    return points
+
+
+def _until_the_first_layer_is_at_its_least(budgets: Sequence[Plan]) -> list[tuple[float, float]]:
+    """Freeze time of the first layer against saving; beyond, only later layers move."""
+    points: list[tuple[float, float]] = []
+    for made in budgets:
+        if points and made.freeze_times[0] >= points[-1][0]:
+            break
+        points.append((made.freeze_times[0], made.saving))
     return points
 
 

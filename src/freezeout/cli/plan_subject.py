@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import torch
 
+from freezeout.cli.options import setting_words
 from freezeout.cli.own import load_own
-from freezeout.cost import Costs, measure_costs
+from freezeout.cost import Costs, device_name, measure_costs
 from freezeout.data import Dataset, data_shape, default_augmentation
 from freezeout.errors import CostError, RunError
 from freezeout.layers import Layers, split_layers
 from freezeout.paper_estimate import densenet_costs
-from freezeout.training.forecast import run_costs
+from freezeout.schedule import Schedule
+from freezeout.tensors import tensors_in
+from freezeout.training.forecast import cost_differences, run_costs
 from freezeout.training.run import on_machine
 from freezeout.training.settings import Settings
 from freezeout.training.trainer import Trainer, build_optimizer, pick_device
@@ -62,6 +66,10 @@ class Subject(ABC):
         """
 
     @abstractmethod
+    def differences(self, costs: Costs) -> list[str]:
+        """In what its step differs from the one whose costs these are."""
+
+    @abstractmethod
     def usage(self, plan_file: Path) -> str:
         """How to train as a plan says; one or more lines."""
 
@@ -83,11 +91,11 @@ class Subject(ABC):
                 f"cannot read the costs {path}: {error.strerror}. Give the costs.json that "
                 "freezeout plan wrote."
             ) from error
-        if costs.names != self.layers.names:
+        differences = self.differences(costs)
+        if differences:
             raise CostError(
-                f"{path} holds costs of {len(costs)} layers from {costs.names[0]!r} to "
-                f"{costs.names[-1]!r}, but the network has {len(self.layers)} from "
-                f"{self.layers.names[0]!r} to {self.layers.names[-1]!r}. Measure it anew."
+                f"{path} was measured with {'; '.join(differences)}. Give the settings it was "
+                "measured with, or measure anew without --costs."
             )
         return costs
 
@@ -103,8 +111,6 @@ def load_subject(settings: Settings, own: str | None, shape: str | None) -> Subj
     Raises:
         RunError: If it cannot be made.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     if own is not None:
         return _OwnNetwork(settings, own, shape)
     return _BuiltIn(settings)
@@ -139,6 +145,7 @@ class _BuiltIn(Subject):
             times=None,
             warmup_steps=0,
         )
+        self._asked = settings
         self._trainer = Trainer(measured, _stand_in(settings, batch))
         super().__init__(
             measured,
@@ -154,15 +161,13 @@ class _BuiltIn(Subject):
         with on_machine(self.settings):
             return run_costs(self._trainer, rounds=rounds, progress=progress)
 
+    def differences(self, costs: Costs) -> list[str]:
+        return cost_differences(costs, self._trainer)
+
     def usage(self, plan_file: Path) -> str:
-        own = Settings()
-        words = [f"--{name}" for name in ("model", "data", "batch_size", "optimizer", "precision")]
-        given = [
-            f"{word.replace('_', '-')} {getattr(self.settings, word[2:])}"
-            for word in words
-            if getattr(self.settings, word[2:]) != getattr(own, word[2:])
-        ]
-        return "  " + " ".join(["freezeout train", *given, f"--plan {plan_file}"])
+        plans = {*Schedule().to_dict(), "steps", "epochs", "const_time"}
+        words = setting_words(self._asked, leave_out=plans)
+        return "  " + shlex.join(["freezeout", "train", *words, "--plan", str(plan_file)])
 
     def paper_costs(self, costs: Costs) -> Sequence[float]:
         found = re.fullmatch(r"densenet-?(?:bc-?)?(\d+)-(\d+)", self.settings.model.lower())
@@ -192,7 +197,8 @@ class _OwnNetwork(Subject):
             notes.append(f"a run of {steps:,} steps is assumed (--steps)")
         if self._own.loss is None:
             notes.append("a stand-in takes the loss's place unless the model has its own")
-        super().__init__(settings, f"{target}, {settings.precision}", steps, notes)
+        batch = next((t.shape[0] for t in tensors_in(self._own.example) if t.ndim), 0)
+        super().__init__(settings, f"{target}, batch {batch}, {settings.precision}", steps, notes)
 
     @property
     def layers(self) -> Layers:
@@ -212,18 +218,30 @@ class _OwnNetwork(Subject):
                     rounds=rounds,
                     progress=progress,
                 )
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise RunError(str(error)) from error
 
     def usage(self, plan_file: Path) -> str:
         return (
             f'  plan = freezeout.Plan.load("{plan_file}")\n'
-            "  scheduler = freezeout.FreezeOut(optimizer, model, plan.total_steps, "
-            "schedule=plan.schedule, example=batch)"
+            "  scheduler = plan.scheduler(optimizer, model, example=batch)"
         )
 
     def paper_costs(self, costs: Costs) -> Sequence[float]:
         return _forward_flops(costs)
+
+    def differences(self, costs: Costs) -> list[str]:
+        settings, own = self.settings, self._own
+        optimizer = own.optimizer or build_optimizer(settings, own.model)
+        batch = next((t.shape[0] for t in tensors_in(own.example) if t.ndim), None)
+        dtype = str(next(own.model.parameters()).dtype).removeprefix("torch.")
+        return costs.differences(
+            self._layers,
+            batch_size=batch,
+            precision="bfloat16" if settings.precision == "bf16" else dtype,
+            optimizer=type(optimizer).__name__,
+            device=device_name(pick_device(settings.device), settings.threads),
+        )
 
 
 def _forward_flops(costs: Costs) -> list[float]:

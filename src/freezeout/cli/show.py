@@ -165,8 +165,9 @@ def _summary(result: RunResult, folder: RunFolder) -> RunSummary:
         frozen_layers=trainer.frozen,
         layers=len(trainer.scheduler.layers),
         saving=measured_saving(costs),
-        predicted=_predicted(result, costs),
+        predicted=None if result.plan is None else result.plan.saving,
         predicted_interval=None if result.plan is None else result.plan.interval,
+        predicted_so_far=_predicted_so_far(result, costs),
         out=str(folder.path),
         device=_device(trainer),
         precision=settings.precision,
@@ -174,8 +175,8 @@ def _summary(result: RunResult, folder: RunFolder) -> RunSummary:
     )
 
 
-def _predicted(result: RunResult, costs: Sequence[DepthCost]) -> float | None:
-    """The saving predicted before the run, for the steps that it really took."""
+def _predicted_so_far(result: RunResult, costs: Sequence[DepthCost]) -> float | None:
+    """The saving predicted before the run, for the steps that were done."""
     if result.plan is None:
         return None
     return predicted_saving(result.plan.costs, {cost.frozen: cost.steps for cost in costs})

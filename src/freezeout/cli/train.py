@@ -86,9 +86,10 @@ def _run(options: argparse.Namespace) -> int:
     if resumed is not None:
         for name in ("preset", "config", "out", "plan", "predict"):
             if hasattr(options, name):
+                no = "no-" if getattr(options, name) is False else ""
                 raise RunError(
-                    f"--{name} cannot be given with --resume: a resumed run keeps its settings, "
-                    "its plan and its folder. Leave it out, or start a new run."
+                    f"--{no}{name} cannot be given with --resume: a resumed run keeps its "
+                    "settings, its plan and its folder. Leave it out, or start a new run."
                 )
         folder = RunFolder(resumed)
         settings = folder.settings()

@@ -25,6 +25,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from freezeout.durations import format_seconds
 from freezeout.report._text import encodable
 
 __all__ = [
@@ -88,10 +89,9 @@ class RunSummary:
         out: Folder of the run.
         device: Where it ran, in words.
         precision: Number format of the training steps.
-        predicted: Saving that was predicted before the run, as a fraction, for the steps it took;
-            ``None`` if it was not.
-        predicted_interval: Where the prediction for the whole run lay with 95 % confidence;
-            ``None`` if not known. Shown for finished runs.
+        predicted: Saving that was predicted before the run, as a fraction; ``None`` if it was not.
+        predicted_interval: Where the prediction lay with 95 % confidence; ``None`` if not known.
+        predicted_so_far: The same prediction for the steps that were done.
         interrupted: Whether the run was stopped before its end.
         total_steps: Steps the run was to have; shown when it was interrupted.
 
@@ -117,6 +117,7 @@ class RunSummary:
     precision: str
     predicted: float | None = None
     predicted_interval: tuple[float, float] | None = None
+    predicted_so_far: float | None = None
     interrupted: bool = False
     total_steps: int | None = None
 
@@ -166,36 +167,6 @@ def measured_saving(depth_costs: Sequence[DepthCost]) -> float | None:
         return None
     spent, unfrozen = _compared_seconds(depth_costs, costs[0].median_seconds)
     return 1.0 - spent / unfrozen
-
-
-def format_seconds(seconds: float) -> str:
-    """Write a duration in at most eight characters (below 1000 hours).
-
-    Args:
-        seconds: Any duration in seconds; negative ones keep their sign.
-
-    Returns:
-        ``"3.2 s"`` below ten seconds, then ``"42 s"``, ``"7m 05s"``, ``"12h 30m"``; ``"?"`` if it
-        is not finite.
-
-    Example:
-        >>> format_seconds(425.2)
-        '7m 05s'
-    """
-    if not math.isfinite(seconds):
-        return "?"
-    size = abs(seconds)
-    if size < 9.95:
-        text = f"{size:.1f} s"
-    elif size < 59.5:
-        text = f"{size:.0f} s"
-    elif size < 3599.5:
-        minutes, rest = divmod(round(size), 60)
-        text = f"{minutes}m {rest:02d}s"
-    else:
-        hours, minutes = divmod(round(size / 60), 60)
-        text = f"{hours}h {minutes:02d}m"
-    return f"-{text}" if seconds < 0 and text != "0.0 s" else text
 
 
 def render_summary(summary: RunSummary) -> RenderableType:
@@ -346,14 +317,22 @@ def _prediction_rows(summary: RunSummary) -> list[tuple[str, str, str]]:
     if summary.predicted is None:
         return []
     text = f"{100 * summary.predicted + 0.0:.1f} % before the run"
-    if summary.predicted_interval is not None and not summary.interrupted:
+    if summary.predicted_interval is not None:
         low, high = summary.predicted_interval
         text += f" ({100 * low:.1f} to {100 * high:.1f})"
+    predicted = summary.predicted
+    if summary.interrupted and summary.predicted_so_far is not None:
+        predicted = summary.predicted_so_far
+        text += f", {100 * predicted + 0.0:.1f} % for the steps done"
     if summary.saving is not None:
         # From what is shown, so that the three numbers agree.
-        off = round(100 * summary.saving, 1) - round(100 * summary.predicted, 1)
+        off = round(100 * summary.saving, 1) - round(100 * predicted, 1)
         word = "more" if off > 0 else "less"
-        text += "; measured the same" if round(off, 1) == 0 else f"; measured {abs(off):.1f} {word}"
+        text += (
+            "; measured the same"
+            if round(off, 1) == 0
+            else f"; measured {abs(off):.1f} points {word}"
+        )
     return [("predicted", text, "")]
 
 

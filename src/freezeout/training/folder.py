@@ -40,15 +40,20 @@ class RunFolder:
         self.picture = path / "run.png"
         self.tensorboard = path / "tensorboard"
 
-    def check_empty(self) -> None:
-        """Raises `RunError` if the folder holds anything, or is none."""
+    def check_empty(self, *, resumable: bool = True) -> None:
+        """Raises `RunError` if the folder holds anything, or is none.
+
+        Args:
+            resumable: Whether what is in it could be a run to go on with.
+        """
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise RunError(f"{self.path} is a file. Give a new or empty folder with --out.")
             if self.path.is_dir() and any(self.path.iterdir()):
+                way = f", or go on with the run in it: freezeout train --resume {self.path}"
                 raise RunError(
-                    f"folder {self.path} is not empty. Give a new or empty folder with --out, or "
-                    f"go on with the run in it: freezeout train --resume {self.path}"
+                    f"folder {self.path} is not empty. Give a new or empty folder with --out"
+                    f"{way if resumable else '.'}"
                 )
         except OSError as error:
             raise RunError(
@@ -145,8 +150,8 @@ class RunFolder:
             return Plan.load(self.plan_file)
         except (CostError, OSError) as error:
             raise CheckpointError(
-                f"{self.plan_file} is damaged or cannot be read: {error} The run goes on without "
-                "it, only the comparison with the prediction is lost: delete the file."
+                f"{self.plan_file} is damaged or cannot be read: {error} Delete it, then the run "
+                "goes on; only the comparison with the prediction is lost."
             ) from error
 
     def write_summary(self, values: Mapping[str, Any]) -> None:

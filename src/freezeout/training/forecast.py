@@ -9,11 +9,11 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from freezeout.cost import Costs, measure_costs
+from freezeout.cost import Costs, device_name, measure_costs
 from freezeout.saving import Plan
 from freezeout.training.trainer import Trainer
 
-__all__ = ["LEAST_STEPS", "forecast", "run_costs"]
+__all__ = ["LEAST_STEPS", "cost_differences", "forecast", "run_costs"]
 
 LEAST_STEPS = 400
 """Runs shorter than this are not predicted unless asked for: measuring takes a few dozen steps."""
@@ -58,6 +58,19 @@ def run_costs(
         progress=progress,
     )
     return costs.with_overhead(_loading_seconds(trainer))
+
+
+def cost_differences(costs: Costs, trainer: Trainer) -> list[str]:
+    """In what a step of a run differs from the one whose costs these are; one phrase for each."""
+    settings = trainer.settings
+    batch = min(settings.batch_size, trainer.train_data.num_images)
+    return costs.differences(
+        trainer.scheduler.layers,
+        batch_size=batch,
+        precision="bfloat16" if settings.precision == "bf16" else "float32",
+        optimizer=type(trainer.optimizer).__name__,
+        device=device_name(trainer.device, settings.threads),
+    )
 
 
 def _loading_seconds(trainer: Trainer) -> float:

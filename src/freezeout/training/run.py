@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from freezeout.data import Dataset, default_augmentation, hold_out, load
+from freezeout.durations import precise_seconds
 from freezeout.errors import CheckpointError, RunError
 from freezeout.freezing import FreezeEvent
 from freezeout.saving import Plan
 from freezeout.training.checkpoint import load_checkpoint, remove_parts, save_checkpoint
 from freezeout.training.folder import RunFolder
-from freezeout.training.forecast import LEAST_STEPS, forecast
+from freezeout.training.forecast import LEAST_STEPS, cost_differences, forecast
 from freezeout.training.observer import Observer, Progress
 from freezeout.training.settings import Settings
 from freezeout.training.trainer import Trainer, pick_device
@@ -117,16 +118,19 @@ def start(
     Raises:
         FreezeOutError: If it cannot start or go on; what was saved stays.
     """
+    if settings.const_time and predict is False:
+        raise RunError(
+            "const_time needs a prediction, got predict=False. Leave one of them out: a run is "
+            "lengthened by what freezing is predicted to save."
+        )
     folder.check_empty()
     _announce(settings, observers)
     settings, dataset = prepare(settings)
     trainer = Trainer(settings, dataset)
+    if plan is not None:
+        plan = _followed(plan, trainer, observers)
     if plan is None:
         plan = _predict(trainer, predict, observers)
-    else:
-        plan.check(trainer.scheduler.layers)
-        plan = replace(plan, schedule=settings.schedule, total_steps=trainer.total_steps)
-        _tell_plan(plan, observers)
     if plan is not None and settings.const_time:
         before, plan = plan.total_steps, plan.lengthened()
         settings = replace(settings, steps=plan.total_steps, const_time=False)
@@ -146,11 +150,6 @@ def start(
 def _predict(trainer: Trainer, wanted: bool | None, observers: Sequence[Observer]) -> Plan | None:
     """Measures the step and tells what freezing will save, where that is wanted."""
     settings = trainer.settings
-    if settings.const_time and wanted is False:
-        raise RunError(
-            "const_time needs a prediction, got predict=False. Leave one of them out: a run is "
-            "lengthened by what freezing is predicted to save."
-        )
     freezes = any(n is not None for n in trainer.scheduler.freeze_steps)
     long = trainer.total_steps >= LEAST_STEPS
     if not (wanted or settings.const_time or (wanted is None and freezes and long)):
@@ -162,13 +161,30 @@ def _predict(trainer: Trainer, wanted: bool | None, observers: Sequence[Observer
     return plan
 
 
+def _followed(plan: Plan, trainer: Trainer, observers: Sequence[Observer]) -> Plan | None:
+    """The plan over the steps of this run; ``None`` if its costs are those of another step."""
+    plan.check(trainer.scheduler.layers)
+    differences = cost_differences(plan.costs, trainer)
+    if differences:
+        _tell(
+            observers,
+            f"the plan was measured with {'; '.join(differences)}: its schedule is followed, its "
+            "prediction does not hold",
+        )
+        return None
+    plan = replace(plan, schedule=trainer.settings.schedule, total_steps=trainer.total_steps)
+    _tell_plan(plan, observers)
+    return plan
+
+
 def _tell_plan(plan: Plan, observers: Sequence[Observer]) -> None:
     interval = plan.interval
     sure = "" if interval is None else f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
     _tell(
         observers,
         f"predicted: freezing saves {100 * plan.saving + 0.0:.1f} %{sure} of the training steps' "
-        f"time, {plan.seconds:.3g} s in place of {plan.baseline_seconds:.3g} s",
+        f"time, {precise_seconds(plan.seconds)} in place of "
+        f"{precise_seconds(plan.baseline_seconds)}",
     )
 
 
@@ -232,7 +248,10 @@ def resume(
     else:
         folder.rewind_log(-1)
         _begin(trainer, folder)
-    return _go(trainer, folder, observers, folder.plan())
+    plan = folder.plan()
+    if plan is not None:
+        plan.check(trainer.scheduler.layers)
+    return _go(trainer, folder, observers, plan)
 
 
 def _announce(settings: Settings, observers: Sequence[Observer]) -> None:
