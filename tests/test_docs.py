@@ -127,12 +127,16 @@ def test_the_benchmark_page_shows_the_committed_predictions():
         ("linear", 0.8),
     }
     for cell in result["cells"]:
+        middle = round(cell["median_difference"], 1) + 0.0  # no -0.0
+        largest = round(cell["largest_difference"], 1) + 0.0
         assert (
             f"| {cell['model']} | {cell['schedule']} | {100 * cell['measured']:.1f} % "
-            f"| {100 * cell['predicted']:.1f} % | {cell['median_difference']:+.1f} "
-            f"| {cell['largest_difference']:+.1f} | {100 * cell['paper']:.1f} % "
-            f"| {cell['verdict']} |"
+            f"| {100 * cell['predicted']:.1f} % | {middle:+.1f} | {largest:+.1f} "
+            f"| {100 * cell['paper']:.1f} % | {cell['verdict']} |"
         ) in page
+    differences = [abs(d) for cell in result["cells"] for d in cell["differences"]]
+    assert len(differences) == 48
+    assert f"within {max(differences):.1f} points" in page
     assert result["complete"]
     assert result["passed"] == ("fails |" not in page)
     assert result["versions"]["torch"] in page
