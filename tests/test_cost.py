@@ -950,6 +950,7 @@ def test_damaged_values_are_one_error(costs):
         ("layers", [{**good["layers"][0], "forward": math.nan}, *good["layers"][1:]]),
         ("layers", [{**good["layers"][0], "backward": "1"}, *good["layers"][1:]]),
         ("layers", [{**good["layers"][0], "saved_bytes": 1.5}, *good["layers"][1:]]),
+        ("layers", [{**good["layers"][0], "saved_bytes": -1}, *good["layers"][1:]]),
         ("overhead", None),
         ("rounds", [["1.0"] * 4]),
     ]:

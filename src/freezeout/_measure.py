@@ -8,7 +8,7 @@ import random
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -21,16 +21,14 @@ from torch.optim import SGD, Optimizer
 from freezeout._cost_checks import check_freezable
 from freezeout._flops import counted_flops
 from freezeout._snapshot import preserved
-from freezeout._step_errors import checked_loss, explained, line_of
+from freezeout._step import TrainingStep
+from freezeout._step_errors import explained
 from freezeout._timeline import SavedBytes, Timeline, Where
-from freezeout.errors import CostError
 from freezeout.freezing import Freezer, unfreeze
 from freezeout.groups import split_groups
 from freezeout.layers import Layers
 from freezeout.tensors import (
-    call_arguments,
     held_bytes,
-    is_out_of_memory,
     tensors_in,
     uncompiled,
 )
@@ -128,90 +126,8 @@ def measure(
         unfreeze(layers.model)  # what another freezer froze is measured as it learns
         check_freezable(layers)
         twin = _twin(optimizer, model, layers)
-        step = _Step(model, layers, example, loss, twin, autocast)
+        step = TrainingStep(model, layers, example, loss, twin, autocast)
         return _Bench(layers, twin, step, rounds, progress or _quiet).run(batch)
-
-
-class _Step:
-    """One training step on the example, with a stamp at the end of every phase."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Layers,
-        example: Any,
-        loss: Callable[[Any], torch.Tensor] | None,
-        optimizer: Optimizer,
-        autocast: torch.dtype | None,
-    ) -> None:
-        self._model = model
-        self._last = len(layers) - 1
-        self._args, self._kwargs = call_arguments(example)
-        self._loss = loss or _own_loss
-        self._optimizer = optimizer
-        self._autocast = autocast
-        first = next(model.parameters())
-        self.device = first.device
-        self.precision = str(autocast or first.dtype).removeprefix("torch.")
-        if not layers.model.training:
-            model.train()
-
-    def __call__(self, stamp: Callable[[Where], None]) -> None:
-        stamp(("forward", 0))
-        with self._precision():
-            output = self._forward()
-            stamp(("loss", 0))
-            loss = checked_loss(self._loss_of(output))
-        stamp(("backward", self._last))
-        del output
-        loss.backward()
-        del loss
-        stamp(("optimizer", 0))
-        self._update()
-        stamp(("clear", 0))
-        self._optimizer.zero_grad(set_to_none=True)
-        stamp(("end", 0))
-
-    def _forward(self) -> Any:
-        try:
-            return self._model(*self._args, **self._kwargs)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise CostError(
-                f"{type(self._model).__name__} rejects the batch: {line_of(error)} "
-                f"({type(error).__name__}). Pass what its forward takes in training: one tensor, "
-                "a tuple of positional or a dict of keyword arguments, on the model's device. A "
-                "target belongs into loss=lambda output: ..."
-            ) from error
-
-    def _loss_of(self, output: Any) -> Any:
-        try:
-            return self._loss(output)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise CostError(
-                f"the loss fails on the model's output: {line_of(error)} "
-                f"({type(error).__name__}). It gets what the model returns for the example; its "
-                "target must belong to that batch."
-            ) from error
-
-    def _update(self) -> None:
-        try:
-            self._optimizer.step()
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise CostError(
-                f"{type(self._optimizer).__name__} cannot take a step: {line_of(error)} "
-                f"({type(error).__name__}). Pass the optimizer that trains this model."
-            ) from error
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self._autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self._autocast)
 
 
 class _Bench:
@@ -221,7 +137,7 @@ class _Bench:
         self,
         layers: Layers,
         optimizer: Optimizer,
-        step: _Step,
+        step: TrainingStep,
         rounds: int,
         progress: Callable[[int, int], None],
     ) -> None:
@@ -428,22 +344,6 @@ def _spread(weights: Sequence[float]) -> list[int]:
 def _layer_at(where: Where, count: int) -> int | None:
     """Which layer a saved tensor counts for; the loss counts with the last."""
     return {"forward": where[1], "loss": count - 1}.get(where[0])
-
-
-def _own_loss(output: Any) -> torch.Tensor:
-    """The output's own loss, or a stand-in that reaches all of it."""
-    own = output.get("loss") if hasattr(output, "get") else getattr(output, "loss", None)
-    if isinstance(own, torch.Tensor):
-        return own
-    tensors = list(tensors_in(output))
-    if not tensors:
-        raise CostError(
-            f"the model's output is {type(output).__name__}, in which no tensor is found. "
-            "Pass loss=lambda output: ..., which turns it into a number."
-        )
-    parts = [t.abs() if t.is_complex() else t for t in tensors if t.requires_grad]
-    parts = [part.float().mean() for part in parts]
-    return torch.stack(parts).sum() if parts else tensors[0]
 
 
 def device_name(device: torch.device, threads: int | None = None) -> str:

@@ -27,6 +27,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezeout._cost_checks import check_arguments, check_model, check_number, check_whole
+from freezeout._cost_text import costs_text
 from freezeout._fit import fit
 from freezeout._measure import Measurement, device_name, measure
 from freezeout.errors import CostError
@@ -51,7 +52,8 @@ class LayerCost:
             before it; for the last layer, those that stay.
         optimizer: Seconds of its part of the optimizer's step.
         forward_flops: Floating-point operations forward; one multiply-add counts 2.
-        backward_flops: Those by which the backward pass shrinks once it is frozen.
+        backward_flops: Those by which the backward pass shrinks once it is frozen; below 0 where
+            another kernel then does more (attention without dropout).
         saved_bytes: Held for the backward pass until this layer is frozen.
         parameter_bytes: Of its parameters.
         gradient_bytes: Of their gradients: what data-parallel training exchanges.
@@ -75,7 +77,8 @@ class LayerCost:
             whole = name.endswith(("flops", "bytes"))
             if name == "name":
                 continue
-            right = isinstance(value, int) and value >= 0 if whole else True
+            least = -math.inf if name == "backward_flops" else 0  # frozen layers may do more
+            right = isinstance(value, int) and value >= least if whole else True
             if not (_is_number(value) and right):
                 kind = "a whole number of at least 0" if whole else "a finite number"
                 raise ValueError(f"{name} of layer {self.name!r} must be {kind}, got {value!r}.")
@@ -274,39 +277,7 @@ class Costs:
 
     def table(self) -> str:
         """The layers with their seconds, FLOPs and bytes, as plain text."""
-        header = ("layer", "name", "forward", "backward", "optimizer", "GFLOPs", "saved", "share")
-        total = self.step_seconds()
-        rows = [header]
-        for i, layer in enumerate(self.layers):
-            flops = layer.forward_flops + layer.backward_flops
-            rows.append(
-                (
-                    str(i),
-                    layer.name,
-                    _milliseconds(layer.forward),
-                    _milliseconds(layer.backward),
-                    _milliseconds(layer.optimizer),
-                    f"{flops / 1e9:.3f}",
-                    f"{layer.saved_bytes / 2**20:.1f} MiB",
-                    f"{100 * layer.seconds / total:.1f} %",
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 1 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        seen = [row[0] for row in self.rounds]
-        lines.append(
-            f"step: {_milliseconds(total)} ({_milliseconds(min(seen))} to "
-            f"{_milliseconds(max(seen))} in {len(seen)} rounds), of which "
-            f"{_milliseconds(self.overhead)} belong to no layer; "
-            f"{_milliseconds(self.step_seconds(len(self) - 1))} with all but the last layer frozen"
-        )
-        return "\n".join(lines)
+        return costs_text(self)
 
     def __str__(self) -> str:
         return self.table()
@@ -499,7 +470,3 @@ def _is_number(value: object) -> bool:
 
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.2f} ms"
