@@ -270,9 +270,17 @@ def test_what_keeps_the_backward_pass_alive_is_a_note(tmp_path, monkeypatch, cap
 
 def test_an_own_network_that_rejects_its_batch(tmp_path, monkeypatch, capsys):
     (tmp_path / "bad_nets_for_plan.py").write_text(
-        "from torch import nn\n"
+        "import torch\nfrom torch import nn\n"
         "def make():\n    return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))\n"
         "def one():\n    return nn.Linear(3, 3)\n"
+        "class Huge(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory: you tried')\n"
+        "def huge():\n    return Huge(nn.Linear(3, 3), nn.Linear(3, 2)), torch.ones(8, 3)\n"
+        "def wrong_target():\n"
+        "    target = torch.zeros(5, dtype=torch.long)\n"
+        "    loss = lambda out: nn.functional.cross_entropy(out, target)\n"
+        "    return make(), torch.ones(4, 3), loss\n"
     )
     monkeypatch.chdir(tmp_path)
     words = ["--import", "bad_nets_for_plan:make", "--input", "7"]
@@ -281,6 +289,14 @@ def test_an_own_network_that_rejects_its_batch(tmp_path, monkeypatch, capsys):
     assert error.count("\n") == 1
     error = planned(capsys, "--import", "bad_nets_for_plan:one", "--input", "3", code=2).err
     assert error.count("\n") == 1
+    assert "at least two" in error or "two layers" in error
+    error = planned(capsys, "--import", "bad_nets_for_plan:huge", code=2).err
+    assert error.count("\n") == 1
+    assert "memory ran out" in error
+    assert "smaller batch" in error
+    error = planned(capsys, "--import", "bad_nets_for_plan:wrong_target", code=2).err
+    assert error.count("\n") == 1
+    assert "the loss fails on the model's output: Expected input batch_size (4)" in error
     assert not (tmp_path / "runs").exists()
 
 

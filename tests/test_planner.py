@@ -632,3 +632,17 @@ def test_costs_are_checked():
     assert str(caught.value) == (
         "costs must be freezeout.Costs, got [1.0, 2.0]. Measure them first."
     )
+
+
+@pytest.mark.parametrize("unit", [1e308, 1e-308, 5.0])
+def test_only_the_proportion_of_weights_counts(unit):
+    costs = made_costs((2.0, 1.0))
+    one = plan(costs, 1000, saving=0.1, spacing="budget", weights=(0.5, 1.0, 1.0))
+    scaled = tuple(unit * w for w in (0.5, 1.0, 1.0))
+    assert plan(costs, 1000, saving=0.1, spacing="budget", weights=scaled) == one
+
+
+@pytest.mark.parametrize("weights", [5, "abc", {"a": 1}, ("1", "2", "3"), (True, 1, 1)])
+def test_weights_that_are_no_numbers(weights):
+    with pytest.raises(TypeError, match="weights must be"):
+        plan(made_costs((2.0, 1.0)), 1000, saving=0.1, spacing="budget", weights=weights)

@@ -491,3 +491,28 @@ def test_text_of_bytes():
     text = str(Plan(dataclasses.replace(THREE, layers=layers), LINEAR, 8))
     assert "50.0 % saved on average: 3.0 GiB at first, 2.5 MiB at the end" in text
     assert "optimizer state   0.0 % saved on average: 0 B at first, 0 B at the end" in text
+
+
+def test_a_plan_makes_its_scheduler_and_checks_the_layers():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    made = Plan(made_costs((2.0, 1.0), names=["0", "1", "2"]), LINEAR, 8)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    scheduler = made.scheduler(optimizer, net)
+    assert isinstance(scheduler, FreezeOut)
+    assert scheduler.freeze_steps == made.freeze_steps
+    assert scheduler.total_steps == 8
+    other = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(CostError, match="Make a plan for this model"):
+        made.scheduler(other, net, layers=[["0", "1"], "2"])
+    assert len(other.param_groups) == 1  # untouched
+    cut = split_layers(net)
+    twin = torch.optim.SGD(net.parameters(), lr=0.1)
+    assert made.scheduler(twin, net, layers=cut, strict=True).layers is cut
+
+
+def test_bytes_held_fall_from_freeze_to_freeze():
+    made = Plan(THREE, LINEAR, 8)
+    assert [made.saved_bytes(n) for n in range(8)] == [3000] * 4 + [1000] * 2 + [0] * 2
+    for what in (made.depth_at, made.step_seconds, made.saved_bytes):
+        with pytest.raises(ValueError, match="step must be at least 0, got -1"):
+            what(-1)
