@@ -166,13 +166,7 @@ def write_costs(costs: Costs, folder: RunFolder) -> None:
     Raises:
         RunError: If the disk does not take it.
     """
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"cannot make folder {folder.path}: {error.strerror}. "
-            "Give one that can be written with --out."
-        ) from error
+    folder.make()
     write_atomically(folder.path / "costs.json", lambda file: file.write(costs.to_json()))
 
 

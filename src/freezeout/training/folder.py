@@ -60,13 +60,12 @@ class RunFolder:
                 f"cannot look into {self.path}: {error.strerror}. Give another folder with --out."
             ) from error
 
-    def create(self, settings: Settings) -> None:
-        """Makes the folder and saves the settings in it.
+    def make(self) -> None:
+        """Makes the folder itself.
 
         Raises:
-            RunError: If it is not empty or cannot be written.
+            RunError: If it cannot be written.
         """
-        self.check_empty()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,6 +73,15 @@ class RunFolder:
                 f"cannot make folder {self.path}: {error.strerror}. "
                 "Give one that can be written with --out."
             ) from error
+
+    def create(self, settings: Settings) -> None:
+        """Makes the folder and saves the settings in it.
+
+        Raises:
+            RunError: If it is not empty or cannot be written.
+        """
+        self.check_empty()
+        self.make()
         write_atomically(
             self.settings_file, lambda file: file.write(toml_bytes(settings.to_dict()))
         )
