@@ -1349,8 +1349,7 @@ ROOT = (
         (
             OnlyRoot,
             INPUT,
-            "the example runs no module of OnlyRoot that has parameters, so it gives no order. "
-            "Pass an input as in training, or leave example out.",
+            ROOT,
         ),
         (
             lambda: nn.Linear(4, 2),

@@ -229,7 +229,7 @@ class Plan:
         This is the paper's constant-time experiment: freezing buys more training, not less time.
         A plan that saves nothing stays as it is.
         """
-        limit = self.baseline_seconds
+        limit = self.baseline_seconds * (1.0 + 1e-12)  # up to the rounding of sums
         steps = max(self.total_steps, int(self.total_steps / max(1.0 - self.saving, 1e-9)))
         while replace(self, total_steps=steps).seconds > limit and steps > self.total_steps:
             steps -= 1
