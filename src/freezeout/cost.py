@@ -374,8 +374,8 @@ def measure_costs(
     up to five layers. Their peak of memory on the device is that of a training step.
 
     Afterwards everything is as it was: weights, buffers, modes, flags, gradients, optimizer and
-    random state. (Values that a module keeps in attributes of its own cannot be put back.) Weights
-    wait in host memory meanwhile, those on the CPU in a temporary file.
+    random state, also where something fails; attributes of modules one level deep. Values wait in
+    host memory meanwhile, those of tensors on the CPU in temporary files.
 
     Args:
         model: The model that will be trained, on its device. One in evaluation mode is measured in
