@@ -646,3 +646,8 @@ def test_only_the_proportion_of_weights_counts(unit):
 def test_weights_that_are_no_numbers(weights):
     with pytest.raises(TypeError, match="weights must be"):
         plan(made_costs((2.0, 1.0)), 1000, saving=0.1, spacing="budget", weights=weights)
+
+
+def test_a_merged_curve_says_so():
+    made = plan(made_costs((2.0, 1.5, 1.0, 0.5)), 1000, t0=0.5, max_freezes=2)
+    assert str(made).startswith("cubic, merged to 2 freezes, scaled, 1,000 steps\n")

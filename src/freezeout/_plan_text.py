@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from freezeout.durations import precise_seconds
+from freezeout.schedule import POWERS
 
 if TYPE_CHECKING:
     from freezeout.saving import Plan
@@ -65,6 +66,8 @@ def _name(plan: Plan) -> str:
     words = [plan.spacing if plan.spacing != "own" else "own freeze times"]
     if schedule.times is None:
         words.append("nothing freezes" if schedule.t0 == 1.0 else f"t0 = {schedule.t0:g}")
+    elif plan.spacing in POWERS:
+        words.append(f"merged to {plan.freezes} freezes")
     if schedule.anneal is not None:
         words.append("scaled" if schedule.scaled else "unscaled")
     return ", ".join(words)
