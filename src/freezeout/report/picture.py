@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from freezeout.report._save import save_figure
 from freezeout.report._step_panel import INK, draw_step_times
 
 __all__ = ["build_figure", "draw_run"]
@@ -65,34 +65,21 @@ def draw_run(
         ValueError: If the suffix is another, or the arguments do not fit together.
         OSError: If the file cannot be written; an older one is then left as it was.
     """
-    path = Path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in {"png", "svg"}:
-        raise ValueError(f"path must end in .png or .svg, got {path.name!r}. Choose one of them.")
-    figure = build_figure(
-        layer_names=layer_names,
-        steps=steps,
-        rates=rates,
-        freeze_steps=freeze_steps,
-        step_times=step_times,
-        total_steps=total_steps,
-        title=title,
-        base_rate=base_rate,
-        done_steps=done_steps,
+    save_figure(
+        Path(path),
+        ("png", "svg"),
+        lambda: build_figure(
+            layer_names=layer_names,
+            steps=steps,
+            rates=rates,
+            freeze_steps=freeze_steps,
+            step_times=step_times,
+            total_steps=total_steps,
+            title=title,
+            base_rate=base_rate,
+            done_steps=done_steps,
+        ),
     )
-    # Neither a date nor a version in the file: equal runs give equal files.
-    metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with (
-            warnings.catch_warnings(),
-            matplotlib.rc_context({"svg.hashsalt": "freezeout"}),
-        ):
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(draft, format=kind, metadata=metadata)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def build_figure(

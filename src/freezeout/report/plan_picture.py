@@ -25,6 +25,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from freezeout.report._save import save_figure
 from freezeout.report._step_panel import ACCENT, FAINT, INK
 
 __all__ = ["build_savings_figure", "draw_savings"]
@@ -69,21 +70,13 @@ def draw_savings(
         ValueError: If the suffix is another, or the arguments do not fit together.
         OSError: If the file cannot be written; an older one is then left as it was.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"path must end in .png, got {path.name!r}. Choose another name.")
-    figure = build_savings_figure(
-        curves=curves, paper=paper, budget=budget, title=title, chosen=chosen
+    save_figure(
+        Path(path),
+        ("png",),
+        lambda: build_savings_figure(
+            curves=curves, paper=paper, budget=budget, title=title, chosen=chosen
+        ),
     )
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            # No version in the file: equal plans give equal files.
-            figure.savefig(draft, format="png", metadata={"Software": None})
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def build_savings_figure(
