@@ -19,10 +19,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from freezeout.layers import Layers
+from freezeout.errors import CheckpointError
+from freezeout.freezing import Freezer
+from freezeout.groups import split_groups
+from freezeout.layers import Layers, split_layers
 from freezeout.schedule import Schedule
 
-__all__ = ["train"]
+__all__ = ["RateOnly", "train"]
 
 
 def train(
@@ -83,3 +86,94 @@ def train(
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+class RateOnly:
+    """The oracle as a scheduler: the control of a comparison.
+
+    It stands where `FreezeOut` stands in a training loop and sets the same rates, but nothing ever
+    leaves the backward pass or the optimizer. A layer whose freeze time has come has the rate zero
+    and its modules are in inference mode, as in `train`. So a run with it ends in the weights of
+    one with `FreezeOut` and takes the time of one without.
+
+    Args:
+        optimizer: A fresh optimizer; its parameter groups are split by layer.
+        model: The model.
+        total_steps: Length of training in optimizer steps, at least 1.
+        schedule: The settings.
+
+    Attributes:
+        schedule: The settings.
+        layers: The layers of the model in execution order.
+        freezer: Freezes nothing; it is there for listeners.
+        total_steps: Length of training in optimizer steps.
+        freeze_steps: None for every layer.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, model: nn.Module, total_steps: int, *, schedule: Schedule
+    ) -> None:
+        self.schedule = schedule
+        self.layers = split_layers(model)
+        self.freezer = Freezer(self.layers, optimizer)
+        self.total_steps = total_steps
+        self.freeze_steps: tuple[int | None, ...] = (None,) * len(self.layers)
+        self._ends = schedule.freeze_steps(len(self.layers), total_steps)
+        self._optimizer = optimizer
+        self._owners = split_groups(optimizer, self.layers)
+        self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._step = 0
+        model.register_forward_pre_hook(lambda module, args: self._settle())
+        self._set_rates()
+
+    @property
+    def frozen(self) -> int:
+        """Length of the frozen prefix: always 0."""
+        return 0
+
+    def factors_at(self, step: int) -> tuple[float, ...]:
+        """Each layer's rate relative to its base rate after `step` optimizer updates."""
+        return self.schedule.factors(step, self.total_steps, len(self.layers))
+
+    def step(self) -> None:
+        """One optimizer step is done."""
+        self._step += 1
+        self._set_rates()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step, and the settings it belongs to."""
+        return {
+            "last_epoch": self._step,
+            "total_steps": self.total_steps,
+            "schedule": self.schedule.to_dict(),
+            "control": True,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the saved step.
+
+        Raises:
+            CheckpointError: If it was saved with other settings.
+        """
+        own = self.state_dict()
+        if {**state, "last_epoch": None} != {**own, "last_epoch": None}:
+            raise CheckpointError(
+                "the checkpoint was made with another schedule or length, or not as a control. "
+                "Resume it with the settings it was saved with."
+            )
+        self._step = state["last_epoch"]
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        factors = self.factors_at(self._step)
+        for group, base, owner in zip(
+            self._optimizer.param_groups, self._base_rates, self._owners, strict=True
+        ):
+            group["lr"] = base * factors[owner]
+
+    def _settle(self) -> None:
+        """Puts what would be frozen into inference mode, whatever ``model.train()`` has done."""
+        for layer, end in zip(self.layers, self._ends, strict=True):
+            if end is not None and self._step >= end:
+                for module in layer.modules:
+                    module.training = False

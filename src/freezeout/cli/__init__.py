@@ -62,7 +62,7 @@ _EXTRAS = ("numpy", "rich", "matplotlib", "sklearn", "pooch", "tomli", "tomli_w"
 
 
 def _parser() -> argparse.ArgumentParser:
-    from freezeout.cli import plan, train
+    from freezeout.cli import compare, plan, report, sweep, train
 
     parser = _Parser(
         prog="freezeout",
@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
     train.add_parser(verbs)
     plan.add_parser(verbs)
+    compare.add_parser(verbs)
+    sweep.add_parser(verbs)
+    report.add_parser(verbs)
     return parser
 
 

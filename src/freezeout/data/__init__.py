@@ -5,7 +5,7 @@ freezing, and its tensors fit any loop.
 """
 
 from freezeout.data.augmentation import Augmentation, default_augmentation
-from freezeout.data.dataset import Dataset, hold_out
+from freezeout.data.dataset import Dataset, hold_out, shrink
 from freezeout.data.loader import TensorLoader
 from freezeout.data.names import NAMES, canonical_name
 from freezeout.data.registry import load
@@ -24,4 +24,5 @@ __all__ = [
     "default_augmentation",
     "hold_out",
     "load",
+    "shrink",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 
-__all__ = ["Dataset", "hold_out"]
+__all__ = ["Dataset", "hold_out", "shrink"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -123,6 +124,51 @@ def hold_out(dataset: Dataset, count: int) -> Dataset:
         test_images=dataset.train_images[-count:],
         test_labels=dataset.train_labels[-count:],
     )
+
+
+def shrink(dataset: Dataset, factor: int) -> Dataset:
+    """Make every image smaller by averaging squares of pixels.
+
+    Args:
+        dataset: The data set. It is not changed.
+        factor: Side of the squares in pixels, at least 1; what is left over at the right and the
+            bottom is cut off.
+
+    Returns:
+        A data set with images of (H // factor, W // factor).
+
+    Raises:
+        TypeError: If ``factor`` is not an integer.
+        ValueError: If ``factor`` is outside its range.
+
+    Example:
+        >>> images, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+        >>> shrink(Dataset("tiny", images, labels, images[:2], labels[:2], ("off", "on")), 2)
+        Dataset('tiny': 4 training and 2 test images of 1x4x4, 2 classes)
+    """
+    if isinstance(factor, bool) or not isinstance(factor, int):
+        raise TypeError(f"shrink must be an integer, got {factor!r}. Give a number of pixels.")
+    side = min(dataset.image_size)
+    if not 1 <= factor <= side:
+        raise ValueError(
+            f"shrink must lie in 1 to {side} for images of {dataset.image_size[0]}x"
+            f"{dataset.image_size[1]}, got {factor}. It is the side of the squares in pixels."
+        )
+    if factor == 1:
+        return dataset
+    return replace(
+        dataset,
+        train_images=_averaged(dataset.train_images, factor),
+        test_images=_averaged(dataset.test_images, factor),
+    )
+
+
+def _averaged(images: torch.Tensor, factor: int) -> torch.Tensor:
+    parts = [
+        F.avg_pool2d(part.to(torch.float32), factor).round().to(torch.uint8)
+        for part in images.split(4096)  # as floats, all at once would be large
+    ]
+    return torch.cat(parts)
 
 
 def _check_split(split: str, images: torch.Tensor, labels: torch.Tensor, classes: int) -> None:

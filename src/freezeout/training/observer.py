@@ -47,6 +47,7 @@ class EpochRecord:
         seconds: Seconds in its training steps.
         frozen: Length of the frozen prefix at its end.
         saved_seconds: Seconds saved since the start of the run; ``None`` while unknown.
+        memory: Peak bytes during the epoch (see `MemoryMeter`); ``None`` where nothing tells.
     """
 
     epoch: int
@@ -58,10 +59,17 @@ class EpochRecord:
     seconds: float
     frozen: int
     saved_seconds: float | None
+    memory: int | None = None
 
 
 class Observer:
-    """Watches a run; every method does nothing here."""
+    """Watches a run; every method does nothing here.
+
+    Attributes:
+        waited: Seconds for which it has held the run up, which are not counted as the run's.
+    """
+
+    waited: float = 0.0
 
     def start(
         self,

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from freezeout.data import Dataset, default_augmentation, hold_out, load
+from freezeout.data import Dataset, default_augmentation, hold_out, load, shrink
 from freezeout.durations import precise_seconds
 from freezeout.errors import CheckpointError, RunError
 from freezeout.freezing import FreezeEvent
@@ -27,9 +27,9 @@ from freezeout.training.observer import Observer, Progress
 from freezeout.training.settings import Settings
 from freezeout.training.trainer import Trainer, pick_device
 
-__all__ = ["RunResult", "on_machine", "prepare", "resume", "start"]
+__all__ = ["MOVABLE", "RunResult", "on_machine", "prepare", "resume", "start"]
 
-_MOVABLE = ("device", "data_dir", "checkpoint_minutes")
+MOVABLE = ("device", "data_dir", "checkpoint_minutes")
 """Settings that a resumed run may change."""
 
 
@@ -50,11 +50,13 @@ class RunResult:
     plan: Plan | None = None
 
 
-def prepare(settings: Settings) -> tuple[Settings, Dataset]:
+def prepare(settings: Settings, dataset: Dataset | None = None) -> tuple[Settings, Dataset]:
     """Loads the data and fills in what depends on it or on the machine.
 
     Args:
         settings: What was asked for.
+        dataset: The data, where it was prepared before for the same settings of data; it is then
+            neither loaded nor cut again.
 
     Returns:
         The full settings, with `padding`, `flip`, `device` and `threads` resolved, and the data.
@@ -72,6 +74,10 @@ def prepare(settings: Settings) -> tuple[Settings, Dataset]:
         threads=settings.threads or torch.get_num_threads(),
         data_dir=None if settings.data_dir is None else str(Path(settings.data_dir).resolve()),
     )
+    return settings, _data(settings) if dataset is None else dataset
+
+
+def _data(settings: Settings) -> Dataset:
     dataset = load(settings.data, data_dir=settings.data_dir)
     try:
         if settings.holdout:
@@ -90,7 +96,10 @@ def prepare(settings: Settings) -> tuple[Settings, Dataset]:
             train_images=dataset.train_images[:size],
             train_labels=dataset.train_labels[:size],
         )
-    return settings, dataset
+    try:
+        return shrink(dataset, settings.shrink)  # last, when there is least left to do
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def start(
@@ -100,6 +109,7 @@ def start(
     *,
     predict: bool | None = None,
     plan: Plan | None = None,
+    dataset: Dataset | None = None,
 ) -> RunResult:
     """Trains from the beginning, in a new or empty folder.
 
@@ -111,6 +121,7 @@ def start(
         predict: Whether to measure the step first and predict what freezing saves; ``None``: if
             something freezes and the run has at least `LEAST_STEPS` steps.
         plan: A plan that `settings` carry out. Its costs are used in place of new ones.
+        dataset: The data, if it was prepared before; see `prepare`.
 
     Returns:
         The finished or interrupted run; ``SIGINT`` and ``SIGTERM`` end it after the step under way.
@@ -124,8 +135,9 @@ def start(
             "lengthened by what freezing is predicted to save."
         )
     folder.check_empty()
-    _announce(settings, observers)
-    settings, dataset = prepare(settings)
+    if dataset is None:
+        _announce(settings, observers)
+    settings, dataset = prepare(settings, dataset)
     trainer = Trainer(settings, dataset)
     if plan is not None:
         plan = _followed(plan, trainer, observers)
@@ -210,7 +222,11 @@ def _begin(trainer: Trainer, folder: RunFolder) -> None:
 
 
 def resume(
-    folder: RunFolder, changes: Mapping[str, Any] | None = None, observers: Sequence[Observer] = ()
+    folder: RunFolder,
+    changes: Mapping[str, Any] | None = None,
+    observers: Sequence[Observer] = (),
+    *,
+    dataset: Dataset | None = None,
 ) -> RunResult:
     """Goes on with an interrupted run, to the same bits as if it had never been interrupted.
 
@@ -219,6 +235,7 @@ def resume(
         changes: Settings to change; only where and how often it saves and runs may change
             (`device`, `data_dir`, `checkpoint_minutes`).
         observers: Told of what happens.
+        dataset: The data, if it was prepared before; see `prepare`.
 
     Returns:
         The finished or again interrupted run.
@@ -228,7 +245,7 @@ def resume(
     """
     settings = folder.settings()
     for name, value in (changes or {}).items():
-        if name not in _MOVABLE and value != getattr(settings, name):
+        if name not in MOVABLE and value != getattr(settings, name):
             raise CheckpointError(
                 f"the run in {folder.path} has {name}={getattr(settings, name)!r}, got {value!r}. "
                 "A resumed run keeps its settings: leave this one out, or start a new run."
@@ -238,8 +255,9 @@ def resume(
     state = load_checkpoint(folder.checkpoint) if begun else None
     if state is not None:
         _check_same(folder, settings, state.get("settings"))
-    _announce(settings, observers)
-    settings, dataset = prepare(replace(settings, **dict(changes or {})))
+    if dataset is None:
+        _announce(settings, observers)
+    settings, dataset = prepare(replace(settings, **dict(changes or {})), dataset)
     trainer = Trainer(settings, dataset)
     remove_parts(folder.path)
     if state is not None:
@@ -268,7 +286,7 @@ def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
         )
     here = settings.to_dict()
     for name in sorted(here.keys() | saved.keys()):
-        if name not in _MOVABLE and here.get(name) != saved.get(name):
+        if name not in MOVABLE and here.get(name) != saved.get(name):
             raise CheckpointError(
                 f"{folder.checkpoint} was made with {name}={saved.get(name)!r}, but "
                 f"{folder.settings_file} has {here.get(name)!r}. Put back the settings or the "
@@ -317,7 +335,8 @@ class _Stretch:
 
     def seconds(self) -> float:
         """Wall seconds of the run so far."""
-        return self._before + time.monotonic() - self._begun
+        held_up = sum(observer.waited for observer in self.observers)
+        return self._before + time.monotonic() - self._begun - held_up
 
     def note_freeze(self, event: FreezeEvent) -> None:
         """Logs and passes on that a layer froze."""

@@ -50,6 +50,9 @@ class Settings:
     holdout: int = _setting(
         0, "hold the last so many training images out and test on them (paper: 5000)", kind=int
     )
+    shrink: int = _setting(
+        1, "average squares of so many by so many pixels into one (2: 32x32 becomes 16x16)", kind=int
+    )
     padding: int | None = _setting(
         None, "black pixels around an image before a random crop (default: the data's)", kind=int
     )
@@ -80,6 +83,12 @@ class Settings:
     )
     spacing: Spacing = _setting("cubic", "growth of freeze times", choices=get_args(Spacing))
     scaled: bool = _setting(True, "scale each layer's initial rate by 1/t_i", kind=bool)
+    freeze: bool = _setting(
+        True,
+        "take layers out of the backward pass once their rate is zero; --no-freeze keeps the rates "
+        "and computes all: the control",
+        kind=bool,
+    )
     anneal: Literal["cosine", "linear"] = _setting(
         "cosine", "annealing curve", choices=("cosine", "linear")
     )
@@ -128,6 +137,11 @@ class Settings:
             raise ValueError(
                 f"momentum must lie in [0, 1), got {self.momentum}. The paper has 0.9."
             )
+        if self.const_time and not self.freeze:
+            raise ValueError(
+                "const_time needs freeze, got freeze=False: a run in which nothing freezes saves no "
+                "time to be used. Leave one of them out."
+            )
         if self.nesterov and self.momentum == 0.0 and self.optimizer == "sgd":
             raise ValueError(
                 "momentum must be above 0 with Nesterov momentum, got 0.0. Add --no-nesterov."
@@ -167,7 +181,9 @@ class Settings:
             schedule = "no freezing"
         else:
             schedule = f"{self.spacing}, t0 = {self.t0:g}"
-        return f"{self.model} on {self.data}, {schedule}{'' if self.scaled else ', unscaled'}"
+        unscaled = "" if self.scaled else ", unscaled"
+        control = "" if self.freeze else ", rates only"
+        return f"{self.model} on {self.data}, {schedule}{unscaled}{control}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without those that are ``None``: what TOML and a checkpoint can hold."""
@@ -208,6 +224,7 @@ def check_names(values: Mapping[str, Any], source: str) -> None:
 _LEAST: dict[str, float] = {
     "train_size": 2,
     "holdout": 0,
+    "shrink": 1,
     "padding": 0,
     "epochs": 1,
     "steps": 1,

@@ -20,8 +20,10 @@ from torch.optim import SGD, AdamW, Optimizer
 from freezeout import models
 from freezeout.data import Augmentation, Dataset, TensorLoader, channel_statistics
 from freezeout.errors import CheckpointError, DivergenceError, RunError
+from freezeout.reference import RateOnly
 from freezeout.scheduler import FreezeOut
 from freezeout.training.clock import StepClock
+from freezeout.training.memory import MemoryMeter
 from freezeout.training.observer import EpochRecord
 from freezeout.training.settings import Settings
 
@@ -52,8 +54,9 @@ class Trainer:
         model: The network.
         total_steps: Length of the run in optimizer steps.
         epochs: Length of the run in epochs; the last one is cut short where `steps` says so.
-        scheduler: The `FreezeOut` scheduler, with layers and freezer.
+        scheduler: The `FreezeOut` scheduler, with layers and freezer; for a control `RateOnly`.
         clock: Times the steps.
+        meter: Reads the peak of memory, epoch by epoch.
         history: The finished epochs.
         step: Optimizer steps done.
         epoch: Finished epochs.
@@ -75,12 +78,14 @@ class Trainer:
         self.epochs = -(-self.total_steps // len(self.train_data))
         self.optimizer = build_optimizer(settings, self.model)
         try:
-            self.scheduler = FreezeOut(
+            kind = FreezeOut if settings.freeze else RateOnly
+            self.scheduler: FreezeOut | RateOnly = kind(
                 self.optimizer, self.model, self.total_steps, schedule=settings.schedule
             )
         except ValueError as error:
             raise RunError(str(error)) from error
         self.clock = StepClock(self.device)
+        self.meter = MemoryMeter(self.device)
         self.history: list[EpochRecord] = []
         self.step = 0
         self.epoch = 0
@@ -120,6 +125,7 @@ class Trainer:
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches left in the epoch under way."""
         self.model.train()
+        self.meter.start()
         left = max(0, self.epoch_steps - self.batch)
         return islice(self.train_data.epoch(self.epoch, self.batch), left)
 
@@ -163,6 +169,7 @@ class Trainer:
             DivergenceError: If the weights or the test loss are not finite.
         """
         self.read()
+        memory = self.meter.peak()  # before testing, which needs some of its own
         self.check_finite()
         number = self.epoch + 1
         due = number % self.settings.evaluate_every == 0 or number == self.epochs
@@ -179,6 +186,7 @@ class Trainer:
             seconds=self.clock.total_since(self.epoch * len(self.train_data)),
             frozen=self.frozen,
             saved_seconds=self.clock.saved_seconds(),
+            memory=memory,
         )
         self.history.append(record)
         self.epoch, self.batch, self._sums = number, 0, _EpochSoFar()

@@ -1,0 +1,234 @@
+"""An experiment in a folder: what there is to run, what is done, and doing the rest.
+
+The folder is the whole state. Every run has a folder of its own under ``runs/CELL/ARM/seed-N``; a
+run that is done is never repeated, one that was killed goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from freezeout.errors import FreezeOutError, RunError
+from freezeout.experiments.arms import equal_steps, make_arms, unfrozen
+from freezeout.experiments.grid import Cell, Grid, slug
+from freezeout.experiments.job import Job, Label, Status, job_status, record_failure
+from freezeout.experiments.pool import Task
+from freezeout.experiments.prepared import save_prepared
+from freezeout.saving import Plan
+from freezeout.training.checkpoint import write_atomically
+
+__all__ = ["Experiment", "Runner"]
+
+
+class Runner(Protocol):
+    """What brings teams of tasks to their end: `Pool`, or one on other machines."""
+
+    def run(self, teams: Sequence[Sequence[Task]], *, deadline: float | None = None) -> bool:
+        """Does all tasks; false if it was stopped before."""
+        ...
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment in its folder.
+
+    Attributes:
+        folder: The folder.
+        grid: What there is to run.
+    """
+
+    folder: Path
+    grid: Grid
+
+    @property
+    def description(self) -> Path:
+        """The file that says what there is to run."""
+        return self.folder / "experiment.json"
+
+    @classmethod
+    def load(cls, folder: Path) -> Experiment:
+        """The experiment that was begun in a folder.
+
+        Raises:
+            RunError: If there is none.
+        """
+        try:
+            values = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"there is no experiment in {folder}: its experiment.json is missing or damaged. "
+                "Give the folder of one with --resume."
+            ) from error
+        return cls(folder, Grid.from_plain(values))
+
+    def save(self) -> None:
+        """Makes the folder, if need be, and notes in it what there is to run.
+
+        Raises:
+            RunError: If it cannot be written, or holds something else.
+        """
+        try:
+            if self.folder.is_dir() and not self.description.exists() and any(
+                self.folder.iterdir()
+            ):
+                raise RunError(
+                    f"folder {self.folder} is not empty and holds no experiment. Give a new or "
+                    "empty folder with --out."
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot make folder {self.folder}: {error.strerror}. Give one that can be written "
+                "with --out."
+            ) from error
+        text = json.dumps(self.grid.to_dict(), indent=1) + "\n"
+        write_atomically(self.description, lambda file: file.write(text.encode()))
+
+    def plan_file(self, cell: Cell) -> Path:
+        """Where the measured costs of a cell are kept."""
+        return self.folder / "plans" / f"{slug(cell.name)}.json"
+
+    def jobs(self, cell: Cell) -> list[list[Job]]:
+        """The runs of a cell: one list for each seed, with its arms.
+
+        Raises:
+            RunError: If they depend on costs that have not been measured.
+        """
+        grid = self.grid
+        equal = None
+        plan_file = self.plan_file(cell)
+        if grid.equal_time:
+            if not plan_file.is_file():
+                raise RunError(f"{plan_file} is missing: the costs have not been measured yet.")
+            plan = Plan.load(plan_file)
+            equal = [equal_steps(cell.settings, variant, plan) for variant in grid.variants]
+        arms = make_arms(
+            cell.settings,
+            grid.variants,
+            baseline=grid.baseline,
+            equal=equal,
+            controls=grid.rates_only,
+        )
+        return [
+            [
+                Job(
+                    folder=self.folder
+                    / "runs"
+                    / slug(cell.name)
+                    / slug(arm.name.replace(":", "-"))
+                    / f"seed-{seed}",
+                    settings=replace(arm.settings, seed=seed),
+                    label=Label(cell=cell.name, arm=arm.name, kind=arm.kind, of=arm.of),
+                    plan=plan_file if plan_file.is_file() else None,
+                )
+                for arm in arms
+            ]
+            for seed in grid.seeds
+        ]
+
+    def run(
+        self,
+        runner: Runner,
+        *,
+        deadline: float | None = None,
+        retry: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> bool:
+        """Does what is left to do.
+
+        Args:
+            runner: Brings runs to their end.
+            deadline: When to stop, as `time.monotonic` has it.
+            retry: Whether runs that failed are tried again.
+            say: Told in words what happens.
+
+        Returns:
+            Whether nothing is left to do: every run is done or has failed.
+
+        Raises:
+            RunError: If the folder cannot be used, or another process is at it.
+            DataError: If data is missing or damaged.
+        """
+        self.save()
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                return self._run(runner, deadline, retry, say)
+        except Timeout as error:
+            raise RunError(
+                f"another process is working on {self.folder}. Wait for it, or stop it."
+            ) from error
+
+    def _run(
+        self,
+        runner: Runner,
+        deadline: float | None,
+        retry: bool,
+        say: Callable[[str], None],
+    ) -> bool:
+        data = {}
+        for cell in self.grid.cells:
+            say(f"preparing {cell.settings.data}")
+            data[cell.name] = save_prepared(cell.settings, self.folder / "data")
+        if not self._measure(runner, data, deadline, say):
+            return False
+        left = self._left(data, retry)
+        count = sum(map(len, left))
+        say(f"{self.grid.size - count} of {self.grid.size} runs are done")
+        return runner.run(left, deadline=deadline) if left else True
+
+    def _measure(
+        self,
+        runner: Runner,
+        data: dict[str, Path],
+        deadline: float | None,
+        say: Callable[[str], None],
+    ) -> bool:
+        """Measures the steps of all cells that have not been measured."""
+        if not self.grid.variants:
+            return True
+        teams = []
+        for cell in self.grid.cells:
+            path = self.plan_file(cell)
+            if not path.is_file():
+                job = Job(
+                    folder=path.with_suffix(""),
+                    settings=unfrozen(cell.settings),
+                    label=Label(cell=cell.name, arm="measuring", kind="baseline"),
+                    plan=path,
+                    data=data[cell.name],
+                )
+                teams.append([Task(job, "measure")])
+        if teams:
+            say("measuring what a training step costs")
+        return runner.run(teams, deadline=deadline) if teams else True
+
+    def _left(self, data: dict[str, Path], retry: bool) -> list[list[Task]]:
+        """Teams of what is not done: seed by seed, so that every cell soon has some of all arms."""
+        by_seed: list[list[list[Task]]] = [[] for _ in self.grid.seeds]
+        for cell in self.grid.cells:
+            try:
+                of_cell = self.jobs(cell)
+            except FreezeOutError:  # its costs could not be measured, which has been told
+                continue
+            for teams, jobs in zip(by_seed, of_cell, strict=True):
+                tasks = [
+                    Task(replace(job, data=data[cell.name]))
+                    for job in jobs
+                    if _wanted(job_status(job), retry)
+                ]
+                # no arm is always the first after another
+                random.Random(f"{cell.name} {jobs[0].settings.seed}").shuffle(tasks)
+                teams.extend([tasks] if self.grid.turns else [[task] for task in tasks])
+        return [team for teams in by_seed for team in teams if team]
+
+
+def _wanted(status: Status, retry: bool) -> bool:
+    return status in ("new", "unfinished") or (status == "failed" and retry)

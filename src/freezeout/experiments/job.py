@@ -1,0 +1,243 @@
+"""One run of an experiment: what it is, how far it is, and bringing it to its end."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from filelock import FileLock
+
+from freezeout.data import Dataset
+from freezeout.errors import FreezeOutError, RunError
+from freezeout.evidence import Kind
+from freezeout.experiments.arms import variant_of
+from freezeout.experiments.outcome import save_summary, summarise
+from freezeout.experiments.prepared import load_prepared
+from freezeout.saving import Plan
+from freezeout.training.checkpoint import remove_parts, write_atomically
+from freezeout.training.folder import RunFolder
+from freezeout.training.forecast import forecast
+from freezeout.training.observer import Observer
+from freezeout.training.run import MOVABLE, on_machine, prepare, resume, start
+from freezeout.training.settings import Settings
+from freezeout.training.trainer import Trainer
+
+__all__ = [
+    "Job",
+    "Label",
+    "Outcome",
+    "Status",
+    "failure",
+    "job_status",
+    "measure_job",
+    "record_failure",
+    "run_job",
+]
+
+Status: TypeAlias = Literal["new", "unfinished", "done", "failed"]
+Outcome: TypeAlias = Literal["done", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What a run is in its experiment; kept beside it as ``arm.json``.
+
+    Attributes:
+        cell: What it is compared within, as shown.
+        arm: What sets it apart there, as shown.
+        kind: What it is in a comparison.
+        of: Arm of the variant that an equal-time baseline or a control belongs to.
+    """
+
+    cell: str
+    arm: str
+    kind: Kind
+    of: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run to be done.
+
+    Attributes:
+        folder: Folder of the run.
+        settings: What to train.
+        label: What the run is in its experiment.
+        plan: File with a plan of the same network, from whose measured costs the saving is
+            predicted; ``None``: no prediction.
+        data: File with the data, prepared; ``None``: the run prepares it itself.
+    """
+
+    folder: Path
+    settings: Settings
+    label: Label
+    plan: Path | None = None
+    data: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return {
+            "folder": str(self.folder),
+            "settings": self.settings.to_dict(),
+            "label": asdict(self.label),
+            "plan": None if self.plan is None else str(self.plan),
+            "data": None if self.data is None else str(self.data),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Job:
+        """The job that `to_dict` described."""
+        plan, data = values["plan"], values["data"]
+        return cls(
+            folder=Path(values["folder"]),
+            settings=Settings.from_dict(values["settings"]),
+            label=Label(**values["label"]),
+            plan=None if plan is None else Path(plan),
+            data=None if data is None else Path(data),
+        )
+
+
+def job_status(job: Job) -> Status:
+    """How far a job is, from its folder alone.
+
+    Raises:
+        RunError: If the folder holds a run with other settings, or something else.
+    """
+    folder = RunFolder(job.folder)
+    if not folder.settings_file.is_file():
+        return "failed" if _failed_file(job).is_file() else "new"
+    _check_same(job, folder.settings())
+    if _failed_file(job).is_file():
+        return "failed"
+    return "done" if _is_done(folder) else "unfinished"
+
+
+def run_job(job: Job, observers: Sequence[Observer] = ()) -> Outcome:
+    """Brings a run to its end: begins it, or goes on from its last checkpoint.
+
+    A run that is done is left alone. What goes wrong is recorded in ``failed.json`` in its folder.
+    Two processes never work on one run: the second one waits for the first.
+
+    Args:
+        job: The run.
+        observers: Told of what happens.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        RunError: If the folder holds a run with other settings.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(job.folder.with_name(f".{job.folder.name}.lock")):
+        if job_status(job) == "done":
+            return "done"
+        _failed_file(job).unlink(missing_ok=True)
+        try:
+            return _train(job, observers)
+        except FreezeOutError as error:
+            record_failure(job, " ".join(str(error).split()))
+        except Exception as error:
+            record_failure(job, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return "failed"
+
+
+def record_failure(job: Job, reason: str, trace: str | None = None) -> None:
+    """Notes in a run's folder that it failed, and why."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"reason": reason, "traceback": trace, **asdict(job.label)}, indent=1)
+    write_atomically(_failed_file(job), lambda file: file.write(text.encode()))
+
+
+def failure(folder: Path) -> str | None:
+    """Why the run in a folder failed; ``None`` if it did not."""
+    try:
+        reason = json.loads((folder / "failed.json").read_text(encoding="utf-8"))["reason"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return str(reason)
+
+
+def measure_job(job: Job) -> None:
+    """Measures what a step of a run costs and saves a plan of the run where `job.plan` says.
+
+    Raises:
+        FreezeOutError: If it cannot be measured.
+    """
+    if job.plan is None:
+        raise ValueError("plan must name a file to write, got None. Give the job one.")
+    settings, dataset = prepare(job.settings, _dataset(job))
+    with on_machine(settings):
+        plan = forecast(Trainer(settings, dataset))
+    job.plan.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plan.to_dict(), indent=1) + "\n"
+    write_atomically(job.plan, lambda file: file.write(text.encode()))
+
+
+def _train(job: Job, observers: Sequence[Observer]) -> Outcome:
+    folder = RunFolder(job.folder)
+    dataset = _dataset(job)
+    observers = (*observers, _Labels(job))
+    if folder.settings_file.is_file():
+        values = ((f.name, getattr(job.settings, f.name)) for f in fields(Settings))
+        changes = {name: value for name, value in values if value is not None}
+        result = resume(folder, changes, observers, dataset=dataset)
+    else:
+        remove_parts(job.folder)  # of one that was killed as it began
+        plan = None
+        if job.plan is not None and job.settings.freeze and variant_of(job.settings) is not None:
+            plan = Plan.load(job.plan)  # schedule and length are replaced by the run's own
+        result = start(job.settings, folder, observers, predict=False, plan=plan, dataset=dataset)
+    save_summary(summarise(result, folder), result, folder)
+    return "interrupted" if result.interrupted else "done"
+
+
+class _Labels(Observer):
+    """Puts the label beside a run once its folder is there."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def start(
+        self,
+        title: str,
+        layer_names: Sequence[str],
+        freeze_steps: Sequence[int | None],
+        total_steps: int,
+        epochs: int,
+        done_steps: int,
+    ) -> None:
+        text = json.dumps(asdict(self._job.label), indent=1) + "\n"
+        path = self._job.folder / "arm.json"
+        write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _check_same(job: Job, found: Settings) -> None:
+    for spec in fields(Settings):
+        wanted, there = getattr(job.settings, spec.name), getattr(found, spec.name)
+        if wanted is not None and wanted != there and spec.name not in MOVABLE:
+            raise RunError(
+                f"{job.folder} holds a run with {spec.name}={there!r}, but {wanted!r} is asked for. "
+                "Give another folder with --out, or the settings that it was begun with."
+            )
+
+
+def _dataset(job: Job) -> Dataset | None:
+    return None if job.data is None else load_prepared(job.data)
+
+
+def _failed_file(job: Job) -> Path:
+    return job.folder / "failed.json"
+
+
+def _is_done(folder: RunFolder) -> bool:
+    try:
+        summary = json.loads(folder.summary_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return summary.get("interrupted") is False

@@ -1,0 +1,336 @@
+"""Many runs on one machine: a bounded number of processes, each with cores and threads of its own.
+
+Runs come in teams. The runs of a team share a slot and take turns there, a hundredth of a run at a
+time, each in a process of its own, so that whatever the machine does in the meantime hits all of
+them alike; idle ones wait and cost memory only. A team of one is a run by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from freezeout.experiments.job import Job, record_failure
+
+__all__ = ["Event", "Pool", "Task", "available_cores"]
+
+_POLL = 0.2  # seconds between looks at the clock and for Ctrl-C
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to do in a process of its own.
+
+    Attributes:
+        job: The run.
+        do: Whether to bring it to its end or to measure its step.
+    """
+
+    job: Job
+    do: Literal["run", "measure"] = "run"
+
+
+EventKind: TypeAlias = Literal["begin", "turn", "done", "failed", "interrupted", "retry"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a task.
+
+    Attributes:
+        task: Which one.
+        kind: What happened.
+        step: Optimizer steps done, where known.
+        total: Length of the run in optimizer steps, where known.
+        error: Latest test error in percent, where known.
+        reason: Why it failed.
+    """
+
+    task: Task
+    kind: EventKind
+    step: int = 0
+    total: int = 0
+    error: float | None = None
+    reason: str = ""
+
+
+class Pool:
+    """Runs teams of tasks in at most so many slots at a time.
+
+    Args:
+        processes: Slots, at least 1. In each at most one process works at a time.
+        threads: CPU threads of a process, at least 1. Where there are enough cores, each slot is
+            pinned to cores of its own.
+        logs: Folder for what the processes print.
+        tell: Told of everything that happens, from several threads, one call at a time.
+        retries: How often a process that died is started again, to go on from its last checkpoint.
+
+    Raises:
+        ValueError: If a number is outside its range.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        threads: int,
+        logs: Path,
+        tell: Callable[[Event], None],
+        *,
+        retries: int = 1,
+    ) -> None:
+        for name, value, least in (
+            ("processes", processes, 1),
+            ("threads", threads, 1),
+            ("retries", retries, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}. Give more.")
+        self._cores = slot_cores(processes, threads)
+        self._threads = threads
+        self._logs = logs
+        self._tell_outside = tell
+        self._retries = retries
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._teams: queue.SimpleQueue[Sequence[Task]] = queue.SimpleQueue()
+        self._broken: BaseException | None = None
+
+    def run(self, teams: Sequence[Sequence[Task]], *, deadline: float | None = None) -> bool:
+        """Does all tasks; returns when they are done, failed, or stopped.
+
+        Args:
+            teams: The teams, in the order in which they begin.
+            deadline: When to stop, as `time.monotonic` has it: runs then save and end.
+
+        Returns:
+            Whether every task was brought to its end (or failed); false if it was stopped.
+
+        Raises:
+            KeyboardInterrupt: After ``SIGINT``, once all runs have saved.
+        """
+        for team in teams:
+            self._teams.put(team)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        slots = [
+            threading.Thread(target=self._slot, args=(cores,), daemon=True)
+            for cores in self._cores[: max(1, len(teams))]
+        ]
+        for slot in slots:
+            slot.start()
+        interrupted: KeyboardInterrupt | None = None
+        while any(slot.is_alive() for slot in slots):
+            try:
+                time.sleep(_POLL)
+            except KeyboardInterrupt as error:  # a second one goes through
+                if self._stop.is_set():
+                    raise
+                interrupted = error
+                self._stop.set()
+            if deadline is not None and time.monotonic() > deadline:
+                self._stop.set()
+        if self._broken is not None:
+            raise self._broken
+        if interrupted is not None:
+            raise interrupted
+        return not self._stop.is_set()
+
+    def _slot(self, cores: Sequence[int] | None) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    team = self._teams.get_nowait()
+                except queue.Empty:
+                    return
+                self._team(team, cores)
+        except BaseException as error:
+            self._broken = error
+            self._stop.set()
+
+    def _team(self, team: Sequence[Task], cores: Sequence[int] | None) -> None:
+        """Starts the processes of a team and gives each its turns."""
+        working = [_Worker(task, cores, self._threads, self._logs) for task in team]
+        try:
+            for worker in working:
+                self._tell(Event(worker.task, "begin"))
+            while working:
+                stop = self._stop.is_set()
+                if stop:
+                    for worker in working:  # so that they save side by side
+                        worker.cut()
+                for worker in list(working):
+                    if not self._turn(worker, stop):
+                        working.remove(worker)
+        finally:
+            for worker in working:
+                worker.kill()
+
+    def _turn(self, worker: _Worker, stop: bool) -> bool:
+        """One turn of a process; false if it has ended for good."""
+        message = worker.stop() if stop else worker.turn(self._stop)
+        if message is None:
+            return self._died(worker)
+        if message["event"] == "turn":
+            step, total = message["step"], message["total"]
+            self._tell(Event(worker.task, "turn", step, total, message["error"]))
+            return True
+        worker.wait()
+        outcome, reason = message["outcome"], message.get("reason", "")
+        self._tell(Event(worker.task, outcome, reason=reason))
+        return False
+
+    def _died(self, worker: _Worker) -> bool:
+        code = worker.wait()
+        if self._stop.is_set():
+            self._tell(Event(worker.task, "interrupted"))
+            return False
+        reason = f"its process ended with {_words(code)}; see {worker.log}"
+        if worker.task.do == "run" and worker.starts <= self._retries:
+            self._tell(Event(worker.task, "retry", reason=reason))
+            worker.start()
+            return True
+        record_failure(worker.task.job, reason)
+        self._tell(Event(worker.task, "failed", reason=reason))
+        return False
+
+    def _tell(self, event: Event) -> None:
+        with self._lock:
+            self._tell_outside(event)
+
+
+class _Worker:
+    """The process of one task."""
+
+    def __init__(
+        self, task: Task, cores: Sequence[int] | None, threads: int, logs: Path
+    ) -> None:
+        self.task = task
+        self.starts = 0
+        folder = task.job.folder
+        self.log = logs / f"{folder.parent.name}-{folder.name}.log"
+        self._cores = cores
+        self._threads = str(threads)
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process; it does not begin to work before its first turn."""
+        self.starts += 1
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "freezeout.experiments.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **dict.fromkeys(names, self._threads)},
+                start_new_session=True,  # Ctrl-C is for us: we tell it to stop
+            )
+        if self._cores is not None:
+            with suppress(OSError):  # gone already
+                os.sched_setaffinity(self._process.pid, self._cores)
+        self._fresh = True
+
+    def turn(self, stop: threading.Event) -> dict[str, Any] | None:
+        """Lets it work until the end of a turn; returns what it says, ``None`` if it died."""
+        if self._fresh:
+            self._fresh = False
+            said = self._say(json.dumps({"do": self.task.do, "job": self.task.job.to_dict()}))
+        else:
+            said = self._say("go")
+        return self._answer(stop) if said else None
+
+    def stop(self) -> dict[str, Any] | None:
+        """Makes it save and end, wherever it is, and returns its last word."""
+        self.cut()
+        while True:
+            message = self._read()
+            if message is None or message["event"] == "end":
+                return message
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+        self._process.wait()
+
+    def wait(self) -> int:
+        """Waits for its end and closes its streams."""
+        code = self._process.wait()
+        with suppress(OSError):
+            self._stdin.close()
+        self._stdout.close()
+        return code
+
+    def _answer(self, stop: threading.Event) -> dict[str, Any] | None:
+        """What it says next. A stop that comes meanwhile is passed on at once."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_POLL):
+                if stop.is_set():
+                    self.cut()
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            return self._read()
+        finally:
+            done.set()
+
+    def cut(self) -> None:
+        """Cuts the line, upon which it saves and ends; a measurement has nothing to save."""
+        with suppress(OSError):
+            self._stdin.close()
+        if self.task.do == "measure":
+            self._process.kill()
+
+    def _say(self, line: str) -> bool:
+        try:
+            self._stdin.write(line.encode() + b"\n")
+            self._stdin.flush()
+        except (OSError, ValueError):  # it died, or the line has been cut
+            return False
+        return True
+
+    def _read(self) -> dict[str, Any] | None:
+        line = self._stdout.readline()
+        if not line.endswith(b"\n"):
+            return None
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    @property
+    def _stdin(self) -> Any:
+        return self._process.stdin
+
+    @property
+    def _stdout(self) -> Any:
+        return self._process.stdout
+
+
+def available_cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def slot_cores(processes: int, threads: int) -> list[list[int] | None]:
+    """For each slot the cores it is pinned to; ``None`` where there are too few to go round."""
+    cores = available_cores()
+    if not hasattr(os, "sched_setaffinity") or processes * threads > len(cores):
+        return [None] * processes
+    return [cores[slot * threads : (slot + 1) * threads] for slot in range(processes)]
+
+
+def _words(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

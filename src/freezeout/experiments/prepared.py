@@ -1,0 +1,69 @@
+"""Data kept ready for many runs: loaded, cut and shrunk once, read in a moment by each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from freezeout.data import Dataset
+from freezeout.errors import RunError
+from freezeout.training.checkpoint import write_atomically
+from freezeout.training.run import prepare
+from freezeout.training.settings import Settings
+
+__all__ = ["data_key", "load_prepared", "save_prepared"]
+
+_DECIDES = ("data", "holdout", "train_size", "shrink")
+"""Settings that decide what the data are."""
+
+
+def data_key(settings: Settings) -> str:
+    """A name for what settings make of their data: equal for equal data."""
+    values = json.dumps([getattr(settings, name) for name in _DECIDES])
+    return f"{settings.data.replace(':', '-')}-{hashlib.blake2b(values.encode(), digest_size=4).hexdigest()}"
+
+
+def save_prepared(settings: Settings, folder: Path) -> Path:
+    """Prepares the data of some settings once.
+
+    Args:
+        settings: Those of a run.
+        folder: Where to keep the data.
+
+    Returns:
+        The file; one that is there already is left as it is.
+
+    Raises:
+        DataError: If the data is missing or damaged.
+        RunError: If settings and data do not fit together.
+    """
+    path = folder / f"{data_key(settings)}.pt"
+    if not path.is_file():
+        _, dataset = prepare(settings)
+        values = {name: getattr(dataset, name) for name in _FIELDS}
+        folder.mkdir(parents=True, exist_ok=True)
+        # A part of a tensor would be saved with all that it is a part of.
+        whole = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
+        write_atomically(path, lambda file: torch.save(whole, file))
+    return path
+
+
+_FIELDS = ("name", "train_images", "train_labels", "test_images", "test_labels", "classes")
+
+
+def load_prepared(path: Path) -> Dataset:
+    """The data that `save_prepared` left.
+
+    Raises:
+        RunError: If the file is missing or damaged.
+    """
+    try:
+        return Dataset(**torch.load(path, weights_only=True))
+    except Exception as error:
+        raise RunError(
+            f"{path} is missing or damaged ({type(error).__name__}). Delete it: the data are "
+            "prepared anew when the experiment goes on."
+        ) from error

@@ -1,0 +1,229 @@
+"""Reading run folders: from what `freezeout` left behind to plain records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from freezeout.errors import FreezeOutError, RunError
+from freezeout.evidence import RunRecord, StepTime, Tested
+from freezeout.experiments.arms import variant_of
+from freezeout.experiments.job import Label, failure
+from freezeout.schedule import Schedule
+from freezeout.training.folder import RunFolder
+from freezeout.training.settings import Settings
+
+__all__ = ["Unread", "find_runs", "read_run", "read_runs"]
+
+_RATE_POINTS = 120  # along each curve of rates
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A run that there is no record of.
+
+    Attributes:
+        name: Its folder, as shown.
+        reason: Why: it failed, or its folder cannot be read.
+    """
+
+    name: str
+    reason: str
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """Run folders among and below some folders, sorted, each once.
+
+    Raises:
+        RunError: If a folder does not exist, or there is no run at all.
+    """
+    found = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise RunError(
+                f"{folder} is no folder. Give folders of runs, or one that holds them."
+            )
+        marks = ("settings.toml", "failed.json")
+        found.update(path.parent for mark in marks for path in folder.rglob(mark))
+    if not found:
+        raise RunError(
+            "there is no run in the folders that were given: none has a settings.toml. Give folders "
+            "made by freezeout train, compare or sweep."
+        )
+    return sorted(found)
+
+
+def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[Unread]]:
+    """Reads all runs among and below some folders.
+
+    Returns:
+        The records, and the runs of which there is none: failed, or unreadable.
+
+    Raises:
+        RunError: If a folder does not exist, or there is no run at all.
+    """
+    paths = find_runs(folders)
+    records, unread = [], []
+    for path, name in zip(paths, _names(paths), strict=True):
+        reason = failure(path)
+        if reason is not None:
+            unread.append(Unread(name, reason))
+            continue
+        try:
+            records.append(read_run(path, name))
+        except (FreezeOutError, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            unread.append(Unread(name, f"cannot be read: {text}"))
+    return records, unread
+
+
+def read_run(path: Path, name: str | None = None) -> RunRecord:
+    """Reads one run, finished or not.
+
+    Args:
+        path: Its folder.
+        name: What to call it; by default as its folder.
+
+    Raises:
+        FreezeOutError: If the folder holds no run or its settings cannot be read.
+        ValueError: If something in it is damaged; likewise KeyError and TypeError.
+    """
+    folder = RunFolder(path)
+    settings = folder.settings()
+    log = folder.read_log()
+    start: Mapping[str, Any] = next((r for r in log if r["event"] == "start"), {})
+    epochs = [r for r in log if r["event"] == "epoch"]
+    summary = _json(folder.summary_file)
+    label = _label(path, settings)
+    total = int(start["total_steps"]) if start else settings.steps or 0
+    steps = int(summary.get("steps") or (epochs[-1]["step"] if epochs else 0))
+    finished = summary.get("interrupted") is False
+    names = tuple(start.get("layers", ()))
+    plan = folder.plan()
+    variant = variant_of(settings)
+    rate_steps = _rate_steps(total)
+    return RunRecord(
+        name=name or path.name,
+        cell=label.cell,
+        model=settings.model,
+        data=settings.data,
+        arm=label.arm,
+        kind=label.kind,
+        of=label.of,
+        spacing=None if variant is None or variant.times is not None else variant.spacing,
+        scaled=settings.scaled,
+        t0=1.0 if variant is None else variant.t0,
+        seed=settings.seed,
+        epochs=_epochs(epochs, total, settings),
+        total_steps=total,
+        steps=steps,
+        finished=finished,
+        base_rate=settings.lr,
+        layer_names=names,
+        freeze_steps=_freeze_steps(settings, start, len(names), total),
+        rate_steps=rate_steps if names else (),
+        rates=_rates(settings.schedule, settings.lr, rate_steps, total, len(names)),
+        tested=tuple(_tests(epochs)),
+        step_times=tuple(_step_times(summary, epochs)),
+        memory=tuple((r["step"], r["memory"]) for r in epochs if r.get("memory") is not None),
+        train_seconds=float(summary.get("train_seconds") or sum(r["seconds"] for r in epochs)),
+        total_seconds=summary.get("total_seconds"),
+        peak_memory=summary.get("peak_memory"),
+        predicted=None if plan is None else plan.saving,
+        predicted_interval=None if plan is None else plan.interval,
+        measured=summary.get("saving"),
+        device=summary.get("device") or settings.device,
+        precision=settings.precision,
+    )
+
+
+def _label(path: Path, settings: Settings) -> Label:
+    """What a run is in its experiment; one that was trained by itself tells it by its settings."""
+    values = _json(path / "arm.json")
+    if values:
+        return Label(**values)
+    cell = f"{settings.model} on {settings.data}"
+    variant = variant_of(settings)
+    if variant is None:
+        return Label(cell=cell, arm="baseline", kind="baseline")
+    if settings.freeze:
+        return Label(cell=cell, arm=variant.name, kind="variant")
+    return Label(cell=cell, arm=f"{variant.name} rates only", kind="control", of=variant.name)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Short names that tell the folders apart: what follows the last folder they share."""
+    if len(paths) == 1:
+        return [paths[0].name]
+    whole = [path.resolve().parts for path in paths]
+    shared = 0
+    while len({parts[shared] for parts in whole if len(parts) > shared + 1}) == 1 and all(
+        len(parts) > shared + 1 for parts in whole
+    ):
+        shared += 1
+    return ["/".join(parts[shared:]) for parts in whole]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path.name} is damaged.")
+    return values
+
+
+def _epochs(epochs: Sequence[Mapping[str, Any]], total: int, settings: Settings) -> float:
+    """Length of the run in epochs; the first one tells how many steps one has."""
+    first = next((r["step"] for r in epochs if r["epoch"] == 1 and r["step"] < total), None)
+    return total / first if first else float(settings.epochs if settings.steps is None else 1)
+
+
+def _freeze_steps(
+    settings: Settings, start: Mapping[str, Any], layers: int, total: int
+) -> tuple[int | None, ...]:
+    """A control freezes nothing: when it would have tells where its rates end."""
+    if not settings.freeze and layers and total:
+        return settings.schedule.freeze_steps(layers, total)
+    return tuple(start.get("freeze_steps", ()))
+
+
+def _rate_steps(total: int) -> tuple[int, ...]:
+    return tuple(sorted({round(i * total / _RATE_POINTS) for i in range(_RATE_POINTS + 1)}))
+
+
+def _rates(
+    schedule: Schedule, base: float, steps: Sequence[int], total: int, layers: int
+) -> tuple[tuple[float, ...], ...]:
+    if not layers or total < 1:
+        return ()
+    by_step = [schedule.factors(n, total, layers) for n in steps]
+    return tuple(tuple(base * factor for factor in one) for one in zip(*by_step, strict=True))
+
+
+def _tests(epochs: Sequence[Mapping[str, Any]]) -> Iterator[Tested]:
+    seconds = 0.0
+    for record in epochs:
+        seconds += record["seconds"]
+        if record["test_error"] is not None:
+            yield Tested(step=record["step"], seconds=seconds, error=record["test_error"])
+
+
+def _step_times(
+    summary: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]
+) -> Iterator[StepTime]:
+    """Those of the summary; of a run that was cut off, the mean of every epoch."""
+    if summary.get("step_times"):
+        for step, seconds, frozen in summary["step_times"]:
+            yield StepTime(step=step, seconds=seconds, frozen=frozen)
+        return
+    before = 0
+    for record in epochs:
+        steps = record["step"] - before
+        before = record["step"]
+        if steps > 0:
+            yield StepTime(record["step"], record["seconds"] / steps, record["frozen"])
