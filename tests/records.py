@@ -83,7 +83,9 @@ def record(
                 seconds * (i + 1) / tests,
                 error
                 if i == tests - 1
-                else error + 55 * math.exp(-5 * (i + 1) / tests) + luck.uniform(0, 1.2) * (1 - i / tests),
+                else error
+                + 55 * math.exp(-5 * (i + 1) / tests)
+                + luck.uniform(0, 1.2) * (1 - i / tests),
             )
             for i in range(tests)
         ),
@@ -96,7 +98,10 @@ def record(
             for end in ends
         ),
         "memory": tuple(
-            (round((i + 1) * total / 20), 400_000_000 - 180_000_000 * frozen(i * total // 20) // layers)
+            (
+                round((i + 1) * total / 20),
+                400_000_000 - 180_000_000 * frozen(i * total // 20) // layers,
+            )
             for i in range(20)
         ),
         "train_seconds": seconds,

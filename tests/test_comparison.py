@@ -6,11 +6,11 @@ import re
 
 import numpy as np
 import pytest
-import strategies  # noqa: F401  # fixes Hypothesis's seed
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+import strategies  # noqa: F401  # fixes Hypothesis's seed
 from freezeout.evidence import (
     Arm,
     RunRecord,
@@ -20,6 +20,7 @@ from freezeout.evidence import (
     paired_difference,
     saving_interval,
     seeds_needed,
+    seeds_to_narrow,
 )
 from freezeout.evidence import record as record_parts  # pytest takes "Tested" for tests
 from freezeout.evidence.statistics import spread_of
@@ -152,7 +153,7 @@ def test_unpaired_seeds_are_left_out_of_differences_and_said():
 
 
 def test_seeds_are_paired_by_number_and_not_by_place():
-    variant = Arm(name="v", kind="variant", errors={3: 5.0, 1: 7.0, 8: 1.0})
+    variant = Arm(name="v", kind="variant", errors={3: 5.0, 1: 7.0, 0: 1.0})
     full = Arm(name="f", kind="baseline", errors={1: 6.0, 2: 9.0, 3: 4.5})
     row = compare_arms([variant, full]).rows[1]
     assert row.against_baseline == paired_difference([7.0, 5.0], [6.0, 4.5])
@@ -211,7 +212,7 @@ def test_times_of_different_devices_are_not_passed_over():
 
 
 def test_two_runs_of_one_arm_with_one_seed_are_refused_by_name():
-    with pytest.raises(ValueError, match="one run per seed, got 'cubic-0' and 'copy'.*seed 0"):
+    with pytest.raises(ValueError, match=r"one run per seed, got 'cubic-0' and 'copy'.*seed 0"):
         compare([record(), record(name="copy")])
     assert compare([record(), record(name="copy", finished=False)])
 
@@ -269,12 +270,11 @@ def test_seeds_enough_to_find_the_margin_but_not_to_exclude_it_ask_for_a_narrowe
     spread = spread_of(paired_difference(differences, [0.0] * 6), 0.95)
     assert seeds_needed(spread, 0.25) <= 6
     assert (found.outcome, found.reason) == ("undecided", "wide interval")
-    assert found.more_seeds >= 1
+    assert found.more_seeds == seeds_to_narrow(spread, 0.125) - 6
 
 
 def test_a_hopeless_question_says_so():
     equal = [40.0, 1.0, 30.0, 2.0, 8.0]
-    found = verdict(VARIANT, equal, margin=0.01)
     variant = [value + np.mean(equal) - np.mean(VARIANT) for value in VARIANT]
     found = verdict(variant, equal, margin=0.01)
     assert (found.outcome, found.more_seeds) == ("undecided", None)
@@ -283,8 +283,8 @@ def test_a_hopeless_question_says_so():
 
 @pytest.mark.parametrize(("count", "word", "more"), [(0, "no seed", 5), (1, "only one seed", 4)])
 def test_fewer_than_two_pairs_decide_nothing(count, word, more):
-    equal = Arm(name="short", kind="equal-time", of="cubic", errors={9 - count: 1.0, 9 + count: 2})
-    equal = dataclasses.replace(equal, errors={100: 1.0} | by_seed(EQUAL[:count]))
+    errors = {100: 1.0} | by_seed(EQUAL[:count])
+    equal = Arm(name="short", kind="equal-time", of="cubic", errors=errors)
     found = compare_arms([*arms(equal=None), equal]).verdicts[0]
     assert (found.outcome, found.reason, found.more_seeds) == ("undecided", "too few seeds", more)
     assert f"{word} is paired with the equal-time baseline" in found.sentence
@@ -397,15 +397,7 @@ def test_variants_share_the_level():
 
 
 def test_what_sharing_the_level_changes_is_said():
-    equal = [5.3, 5.6, 5.2, 5.35, 5.6]  # difference -0.23, alone below 0, shared by five not
-    alone = verdict(VARIANT, equal)
     others = [arm for name in "bcde" for arm in arms(name=name, full=None)]
-    found = compare_arms([*arms(VARIANT, equal), *others]).verdicts[0]
-    equal_loose = [5.1, 5.9, 5.2, 5.3, 5.9]
-    assert alone.outcome == "paid"
-    assert "As the only variant" not in found.sentence or found.outcome == "undecided"
-    alone = verdict(VARIANT, equal_loose)
-    assert alone.outcome != "paid"
     tight = [VARIANT[i] + d for i, d in enumerate([0.1, 0.5, 0.2, 0.25, 0.6])]
     assert verdict(VARIANT, tight).outcome == "paid"
     found = compare_arms([*arms(VARIANT, tight), *others]).verdicts[0]

@@ -7,9 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tomllib
 
 import freezeout
 from freezeout.cli import _parser
+from freezeout.experiments import EXPERIMENTS, Grid
 from freezeout.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +32,8 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
     scope = {}
     for block in blocks(page, "python"):
         exec(compile(block, name(page), "exec"), scope)
-    assert isinstance(scope["scheduler"], freezeout.FreezeOut)
+    if "FreezeOut(" in "".join(blocks(page, "python")):
+        assert isinstance(scope["scheduler"], freezeout.FreezeOut)
 
 
 def test_the_readme_shows_the_table_that_its_example_prints():
@@ -52,7 +55,8 @@ def commands():
 @pytest.mark.parametrize("words", list(commands()))
 def test_commands_are_what_the_program_understands(words):
     options = _parser().parse_args(words)
-    assert getattr(options, "preset", "paper") in PRESETS
+    known = EXPERIMENTS if words[0] == "sweep" else PRESETS
+    assert getattr(options, "preset", None) in {None, *known}
 
 
 def test_make_targets_in_the_readme_exist():
@@ -74,6 +78,18 @@ def test_every_preset_is_described():
     text = (ROOT / "docs" / "training.md").read_text()
     for preset in PRESETS:
         assert f"| `{preset}` |" in text
+
+
+def test_every_experiment_is_described():
+    text = (ROOT / "docs" / "comparing.md").read_text()
+    for experiment in EXPERIMENTS:
+        assert f"| `{experiment}` |" in text
+
+
+def test_the_sweep_file_of_the_docs_is_one():
+    (text,) = blocks(ROOT / "docs" / "comparing.md", "toml")
+    grid = Grid.from_dict(tomllib.loads(text), "docs")
+    assert grid.size == 2 * 2 * 5 * (1 + 3 * 8)
 
 
 def test_departures_from_the_paper_name_tests_that_exist():

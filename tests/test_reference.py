@@ -15,6 +15,7 @@ from torch import nn
 from contracts import (
     STEPS,
     Case,
+    assert_same,
     bits,
     differing,
     make_batch,
@@ -23,7 +24,7 @@ from contracts import (
     snapshot,
     train,
 )
-from freezeout import FreezeOut, Freezer, Schedule, reference, split_layers
+from freezeout import CheckpointError, FreezeOut, Freezer, Schedule, reference, split_layers
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
 Clip = Callable[[nn.Module], None]
@@ -237,3 +238,81 @@ def test_active_gradients_equal_those_of_the_unfrozen_network(depth: int) -> Non
             assert torch.equal(bits(a.grad), bits(b.grad)), name
             compared += 1
     assert compared > 0
+
+
+# --- The oracle as a scheduler: the control of a comparison --------------------------------------
+
+
+def run_control(schedule: Schedule, *, stop_at: int | None = None) -> tuple[nn.Module, Any, Any]:
+    model = make_net()
+    optimizer = torch.optim.SGD(model.parameters(), **SGD)
+    control = reference.RateOnly(optimizer, model, STEPS, schedule=schedule)
+    for x, y in itertools.islice(make_batches(), stop_at):
+        model.train()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        control.step()
+    return model, optimizer, control
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("spacing", ["linear", "cubic"])
+def test_the_control_ends_in_the_weights_of_the_oracle_and_of_freezeout(
+    spacing: Any, scaled: bool
+) -> None:
+    schedule = Schedule(t0=0.5, spacing=spacing, scaled=scaled)
+    control, _, scheduler = run_control(schedule)
+    oracle = run_reference(schedule, lambda model: model.parameters())
+    frozen, _ = run_freezeout(schedule, lambda model: model.parameters())
+    assert_same(snapshot(control), snapshot(oracle))
+    assert_same(snapshot(control), snapshot(frozen))
+    assert scheduler.frozen == 0
+    plain, _, _ = run_control(Schedule(t0=1.0))
+    assert differing(snapshot(plain), snapshot(control))
+
+
+def test_the_control_computes_every_gradient_to_the_end() -> None:
+    model, optimizer, control = run_control(Schedule(t0=0.3), stop_at=STEPS - 1)
+    x, y = next(iter(make_batches()))
+    F.cross_entropy(model(x), y).backward()
+    assert all(p.requires_grad and p.grad is not None for p in model.parameters())
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[0] == 0.0 < rates[-1]
+    assert control.freeze_steps == (None,) * len(control.layers)
+    assert control.factors_at(0)[0] == pytest.approx(1 / 0.027)
+
+
+def test_the_control_keeps_inference_mode_after_train_and_goes_on_exactly() -> None:
+    schedule = Schedule(t0=0.4, spacing="linear")
+    whole, _, _ = run_control(schedule)
+    half, optimizer, control = run_control(schedule, stop_at=STEPS // 2)
+    state = control.state_dict()
+    model = make_net()
+    other = torch.optim.SGD(model.parameters(), **SGD)
+    again = reference.RateOnly(other, model, STEPS, schedule=schedule)
+    again.load_state_dict(state)
+    model.load_state_dict(half.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    for x, y in itertools.islice(make_batches(), STEPS // 2, None):
+        model.train()
+        F.cross_entropy(model(x), y).backward()
+        other.step()
+        other.zero_grad()
+        again.step()
+    assert_same(snapshot(model), snapshot(whole))
+    model.train()
+    model(next(iter(make_batches()))[0])
+    assert not any(m.training for m in again.layers[0].modules)
+    assert all(m.training for m in again.layers[-1].modules)
+
+
+def test_a_control_takes_only_its_own_state() -> None:
+    _, _, control = run_control(Schedule(t0=0.5), stop_at=1)
+    other = {**control.state_dict(), "total_steps": 3}
+    with pytest.raises(CheckpointError, match="another schedule or length"):
+        control.load_state_dict(other)
+    model = make_net()
+    scheduler = FreezeOut(torch.optim.SGD(model.parameters(), **SGD), model, STEPS, t0=0.5)
+    with pytest.raises(CheckpointError, match="or not as a control"):
+        control.load_state_dict(scheduler.state_dict())

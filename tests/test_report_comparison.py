@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-import strategies  # noqa: F401  # fixes Hypothesis's seed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+import strategies  # noqa: F401  # fixes Hypothesis's seed
 from freezeout.evidence import Arm, compare_arms
 from freezeout.report.comparison_tables import (
     comparison_text,

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from records import CELL, comparison, cut_short, record, two_cells
 
 from freezeout.evidence.record import RunRecord, StepTime
 from freezeout.evidence.statistics import mean_interval
@@ -31,6 +30,7 @@ from freezeout.report.figures import (
 )
 from freezeout.report.palette import COLORS, PAPER, Palette, layer_colors
 from freezeout.report.table import Column, Table, cell_text, table_csv
+from records import CELL, comparison, cut_short, record, two_cells
 
 ALL = (*CELL_FIGURES, *CROSS_FIGURES)
 BY_ID = [pytest.param(kind, id=kind.id) for kind in ALL]
@@ -81,7 +81,9 @@ def test_a_shortened_baseline_stands_at_the_share_of_steps_it_leaves_out() -> No
 def test_points_of_equal_saving_are_not_drawn_over_each_other() -> None:
     drawing = draw(TRADEOFF, comparison())
     places = [
-        line.get_xdata()[0] for line in marked(drawing, "mean of 5 runs") if len(line.get_xdata()) == 1
+        line.get_xdata()[0]
+        for line in marked(drawing, "mean of 5 runs")
+        if len(line.get_xdata()) == 1
     ]
     assert len(places) == 5
     assert len({round(place, 1) for place in places}) == 5
@@ -233,8 +235,10 @@ def test_svg_has_the_colours_and_fonts_of_the_page_and_nothing_from_outside(
     svg = inline_svg(draw(kind, comparison(seeds=2)), "fig-", 'a "label"', "wide")
     assert "var(--ink)" in svg
     assert not re.findall(r"#[0-9a-f]{6}", svg), "a colour outside the palette"
-    for part in ("http", "font-family", "<style", "<metadata", "<script"):
+    for part in ("http", "font-family", "<metadata", "<script"):
         assert part not in svg
+    (rules,) = re.findall("<style>(.*?)</style>", svg)
+    assert all(rule.startswith(".fig-") for rule in rules.rstrip("}").split("}")), "of the page"
     ids = re.findall(r' id="([^"]+)"', svg)
     assert len(ids) == len(set(ids))
     assert all(name.startswith("fig-") for name in ids)
@@ -242,13 +246,6 @@ def test_svg_has_the_colours_and_fonts_of_the_page_and_nothing_from_outside(
     assert references
     assert set(references) <= set(ids)
     assert "<text" in svg
-
-
-@pytest.mark.parametrize("kind", BY_ID)
-def test_figures_are_the_same_bytes_again(kind: FigureKind) -> None:
-    runs = comparison(seeds=2)
-    one, other = (inline_svg(draw(kind, runs), "p", "l", "wide") for _ in range(2))
-    assert one == other
 
 
 def test_a_png_names_its_arms_and_is_the_same_again() -> None:
@@ -260,9 +257,7 @@ def test_a_png_names_its_arms_and_is_the_same_again() -> None:
 
 def luminance(color: str) -> float:
     parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    red, green, blue = (
-        x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts
-    )
+    red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

@@ -8,13 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from records import CELL, OTHER_CELL, comparison, cut_short, record
 
 from freezeout.evidence.record import RunRecord
 from freezeout.report import page as page_module
+from freezeout.report.figures import TIME
 from freezeout.report.page import write_report
 from freezeout.report.section import Section
 from freezeout.report.table import Column, Table
+from records import CELL, OTHER_CELL, comparison, cut_short, record
 
 EVIL = '</script><script>alert("x")</script><img src=x onerror=y>'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -73,14 +74,17 @@ TABLE = Table(
 RUNS = [*comparison(seeds=2), cut_short(record("short", cell=OTHER_CELL))]
 
 
+SECTIONS = [
+    Section(None, "Everything", ("In short: it depends.",), (TABLE,)),
+    Section(CELL, "Digits", ("Freezing saved 18 %.",), (TABLE,)),
+]
+LEFT_OUT = [("runs/x", "no settings")]
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sections = [
-        Section(None, "Everything", ("In short: it depends.",), (TABLE,)),
-        Section(CELL, "Digits", ("Freezing saved 18 %.",), (TABLE,)),
-    ]
-    left_out = [("runs/x", "no settings")]
-    return write(tmp_path_factory.mktemp("r"), RUNS, sections=sections, left_out=left_out)
+    folder = tmp_path_factory.mktemp("r")
+    return write(folder, RUNS, sections=SECTIONS, left_out=LEFT_OUT)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +174,9 @@ def test_every_linked_file_is_there_and_no_other(written: Path, shown: Page) -> 
 
 
 def test_the_table_of_runs_holds_the_numbers_of_the_records(written: Path) -> None:
-    rows = {row["name"]: row for row in read(written.parent / "tables/small-cnn-on-digits-runs.csv")}
+    rows = {
+        row["name"]: row for row in read(written.parent / "tables/small-cnn-on-digits-runs.csv")
+    }
     runs = [run for run in RUNS if run.cell == CELL]
     assert len(rows) == len(runs)
     for run in runs:
@@ -207,10 +213,20 @@ def test_arms_are_marked_alike_in_legend_and_figures(shown: Page) -> None:
     assert used == named
 
 
-@pytest.mark.parametrize("field", ["name", "cell", "arm", "device", "layer_names", "title"])
-def test_markup_in_names_stays_text(field: str, tmp_path: Path) -> None:
-    changes = {} if field == "title" else {field: (EVIL,) * 3 if field == "layer_names" else EVIL}
-    run = record(layers=3, predicted=0.2, measured=0.2, tests=3, windows=5, **changes)  # type: ignore[arg-type]
+def test_markup_in_names_stays_text(tmp_path: Path) -> None:
+    run = record(
+        EVIL,
+        cell=EVIL,
+        arm=EVIL,
+        layers=3,
+        layer_names=(EVIL,) * 3,
+        device=EVIL,
+        precision=EVIL,
+        predicted=0.2,
+        measured=0.2,
+        tests=3,
+        windows=5,
+    )
     table = Table("t", EVIL, (Column(EVIL, EVIL, unit=EVIL),), ((EVIL,), (1,)), EVIL)
     section = Section(run.cell, EVIL, (EVIL,), (table,))
     path = write(
@@ -220,9 +236,10 @@ def test_markup_in_names_stays_text(field: str, tmp_path: Path) -> None:
     assert found.count("script") == 1
     assert found.count("img") == 0
     assert not found.values("onerror")
-    assert EVIL in found.text
+    assert found.text.count(EVIL) > 15
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_names_no_page_can_hold_are_mended(tmp_path: Path) -> None:
     run = record("a\x00b\ud800", arm="c\x1bd", cell="\x07", predicted=0.1, measured=0.1)
     path = write(tmp_path, [run])
@@ -230,16 +247,22 @@ def test_names_no_page_can_hold_are_mended(tmp_path: Path) -> None:
     assert (tmp_path / "tables/cell-runs.csv").read_text(encoding="utf-8").count("\ufffd") >= 4
 
 
-def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
-    runs = comparison(seeds=2)
-    for name in ("one", "other"):
-        write(tmp_path / name, runs)
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 12
+def test_the_same_runs_give_the_same_bytes(written: Path, tmp_path: Path) -> None:
+    write(tmp_path, RUNS, sections=SECTIONS, left_out=LEFT_OUT)
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
+    assert len(files) > 20
     for file in files:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+        assert (tmp_path / file).read_bytes() == (written.parent / file).read_bytes()
 
 
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one kind of figure, where it does not matter which."""
+    monkeypatch.setattr("freezeout.report.figures.CELL_FIGURES", (TIME,))
+    monkeypatch.setattr("freezeout.report.figures.CROSS_FIGURES", ())
+
+
+@pytest.mark.usefixtures("few_figures")
 def test_files_of_an_older_page_go_and_others_stay(tmp_path: Path) -> None:
     brief = [record(tests=3, windows=5, layers=2, cell="old")]
     write(tmp_path, brief)
@@ -251,6 +274,7 @@ def test_files_of_an_older_page_go_and_others_stay(tmp_path: Path) -> None:
     assert (tmp_path / "figures/mine.png").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_a_page_of_someone_else_is_no_list_of_ours(tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/kept.png").write_text("mine")
@@ -259,6 +283,7 @@ def test_a_page_of_someone_else_is_no_list_of_ours(tmp_path: Path) -> None:
     assert (tmp_path / "figures/kept.png").exists()
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_an_old_page_stays_whole_if_writing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +317,7 @@ def test_nothing_is_written_if_drawing_fails(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_cells_of_like_names_get_their_own_files(tmp_path: Path) -> None:
     runs = [
         record(f"r{i}", cell=cell, tests=3, windows=5, layers=2)

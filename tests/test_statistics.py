@@ -5,10 +5,10 @@ import warnings
 
 import numpy as np
 import pytest
-import strategies  # noqa: F401  # fixes Hypothesis's seed
 from hypothesis import given
 from hypothesis import strategies as st
 
+import strategies  # noqa: F401  # fixes Hypothesis's seed
 from freezeout.evidence.statistics import (
     Estimate,
     difference_found,

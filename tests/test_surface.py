@@ -25,6 +25,7 @@ HIGH = MIDDLE | {"scheduler", "saving", "planner"}
 ALLOWED = {
     "errors": set(),
     "durations": set(),
+    "importing": BASE,
     "schedule": BASE,
     "tensors": BASE,
     "layers": BASE | {"tensors"},
@@ -36,14 +37,16 @@ ALLOWED = {
     "saving": MIDDLE | {"scheduler"},
     "planner": MIDDLE | {"saving"},
     "reference": MIDDLE,
-    "models": BASE,
-    "data": BASE,
-    "training": HIGH | {"models", "data"},
-    "report": BASE,
+    "models": BASE | {"importing"},
+    "data": BASE | {"importing"},
+    "training": HIGH | {"importing", "models", "data", "reference"},  # the control trains with the oracle
+    "evidence": BASE,
+    "report": BASE | {"evidence"},
+    "experiments": HIGH | {"models", "data", "training", "evidence", "report"},
     "integrations": HIGH,
     "cli": HIGH
     | {"models", "data", "training", "report", "integrations", "freezeout"}
-    | {"paper_estimate"},
+    | {"paper_estimate", "evidence", "experiments", "importing"},
     "__main__": {"cli"},
     "freezeout": HIGH,  # its __init__: re-exports the core and nothing of the rest
 }
@@ -64,7 +67,7 @@ PRIVATE = {
     "_allocate": "planner",
     "_plan_text": "saving",
 }
-ON_STANDARD_LIBRARY = {"errors", "durations", "schedule", "planner", "paper_estimate"}
+ON_STANDARD_LIBRARY = {"errors", "durations", "importing", "schedule", "planner", "paper_estimate"}
 ON_TORCH = {
     "tensors",
     "layers",

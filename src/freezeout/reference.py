@@ -101,6 +101,7 @@ class RateOnly:
         model: The model.
         total_steps: Length of training in optimizer steps, at least 1.
         schedule: The settings.
+        layers: The layers of the model; ``None`` finds them in the order of definition.
 
     Attributes:
         schedule: The settings.
@@ -111,10 +112,16 @@ class RateOnly:
     """
 
     def __init__(
-        self, optimizer: Optimizer, model: nn.Module, total_steps: int, *, schedule: Schedule
+        self,
+        optimizer: Optimizer,
+        model: nn.Module,
+        total_steps: int,
+        *,
+        schedule: Schedule,
+        layers: Layers | None = None,
     ) -> None:
         self.schedule = schedule
-        self.layers = split_layers(model)
+        self.layers = split_layers(model) if layers is None else layers
         self.freezer = Freezer(self.layers, optimizer)
         self.total_steps = total_steps
         self.freeze_steps: tuple[int | None, ...] = (None,) * len(self.layers)

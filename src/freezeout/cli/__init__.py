@@ -58,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-_EXTRAS = ("numpy", "rich", "matplotlib", "sklearn", "pooch", "tomli", "tomli_w")
+_EXTRAS = (
+    *("numpy", "scipy", "filelock", "rich", "matplotlib", "sklearn", "pooch", "tomli", "tomli_w"),
+)
 
 
 def _parser() -> argparse.ArgumentParser:

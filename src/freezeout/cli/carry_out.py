@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ def add_pool_options(group: Any, *, ray: bool) -> None:
         "--processes",
         type=int,
         metavar="N",
-        help="runs at a time, at least 1 (default: one for each core or cores of a run; 1 on a GPU)",
+        help="runs at a time, at least 1 (default: as many as there are cores for; 1 on a GPU)",
     )
     group.add_argument(
         "--minutes",
@@ -59,17 +58,16 @@ def pinned(grid: Grid) -> Grid:
             data_dir=None if settings.data_dir is None else str(Path(settings.data_dir).resolve()),
         )
 
-    return replace(
-        grid, cells=tuple(replace(c, settings=decide(c.settings)) for c in grid.cells)
-    )
+    return replace(grid, cells=tuple(replace(c, settings=decide(c.settings)) for c in grid.cells))
 
 
 def carry_out(experiment: Experiment, options: argparse.Namespace) -> bool:
     """Does what is left of an experiment, with a display; false if it was stopped before its end.
 
+    ``SIGINT`` and ``SIGTERM`` stop it, once all runs have saved.
+
     Raises:
         RunError: If it cannot begin.
-        KeyboardInterrupt: After ``SIGINT``, once all runs have saved.
     """
     minutes = getattr(options, "minutes", None)
     if minutes is not None and not minutes > 0:
@@ -77,12 +75,15 @@ def carry_out(experiment: Experiment, options: argparse.Namespace) -> bool:
     deadline = None if minutes is None else time.monotonic() + 60.0 * minutes
     with _Display(experiment.grid.size) as display:
         runner = _runner(experiment, options, display)
-        return experiment.run(
-            runner,
-            deadline=deadline,
-            retry=getattr(options, "retry", False),
-            say=display.say,
-        )
+        try:
+            return experiment.run(
+                runner,
+                deadline=deadline,
+                retry=getattr(options, "retry", False),
+                say=display.say,
+            )
+        except KeyboardInterrupt:  # all is saved
+            return False
 
 
 def _runner(experiment: Experiment, options: argparse.Namespace, display: _Display) -> Runner:

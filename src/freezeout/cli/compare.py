@@ -17,6 +17,7 @@ examples:
   freezeout compare --model wrn-16-4 --data digits --epochs 12     minutes, nothing to download
   freezeout compare --preset paper-wrn --device cuda --seeds 5     the paper's WRN-40-4
   freezeout compare --variants cubic:0.8,linear:0.5:unscaled       several ways of freezing
+  freezeout compare --model mypackage.nets:make_net --data mypackage.data:load    your own
   freezeout compare --resume runs/compare-digits-resnet-20-1 --seeds 10   five seeds more
 
 For every seed it trains, taking turns: the baseline; each variant; the baseline shortened to the
@@ -75,11 +76,9 @@ def add_parser(verbs: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from freezeout.cli.carry_out import carry_out
-    from freezeout.cli.evidence import MARGIN, show
+    from freezeout.cli.evidence import MARGIN, check_margin, show
 
-    margin = getattr(options, "margin", MARGIN)
-    if not 0 < margin < 100:
-        raise RunError(f"--margin must lie between 0 and 100 points, got {margin}. Try 0.25.")
+    margin = check_margin(getattr(options, "margin", MARGIN))
     seeds = getattr(options, "seeds", None)
     if seeds is not None and not 1 <= seeds <= 1000:
         raise RunError(f"--seeds must lie in 1 to 1000, got {seeds}. Five are a good start.")
@@ -159,6 +158,4 @@ def _resumed(options: argparse.Namespace, seeds: int | None) -> Any:
             f"{seeds}. Give more, or leave it out."
         )
     first = grid.seeds[0]
-    return Experiment(
-        experiment.folder, replace(grid, seeds=tuple(range(first, first + seeds)))
-    )
+    return Experiment(experiment.folder, replace(grid, seeds=tuple(range(first, first + seeds))))

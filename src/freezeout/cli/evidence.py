@@ -14,10 +14,21 @@ from freezeout.experiments.records import Unread, read_runs
 from freezeout.report.comparison_tables import print_comparison
 from freezeout.training.checkpoint import write_atomically
 
-__all__ = ["MARGIN", "show"]
+__all__ = ["MARGIN", "check_margin", "show"]
 
 MARGIN = 0.25
 """Points of error that count as no difference, where nothing else is said."""
+
+
+def check_margin(margin: float) -> float:
+    """The margin, if it is one.
+
+    Raises:
+        RunError: If it is not.
+    """
+    if not 0.0 < margin < 100.0:
+        raise RunError(f"--margin must lie between 0 and 100 points, got {margin}. Try 0.25.")
+    return margin
 
 
 def show(experiment: Experiment, *, finished: bool, margin: float = MARGIN) -> int:
@@ -56,15 +67,10 @@ def show(experiment: Experiment, *, finished: bool, margin: float = MARGIN) -> i
     if not finished:
         print(f"stopped, all saved; go on with: freezeout {_verb(experiment)} --resume {folder}")
         return 130
-    failed = [run for run in unread if _is_of(run, experiment)]
-    if failed:
-        _tell_failed(failed, folder)
+    if unread:
+        _tell_failed(unread, folder)
         return 2
     return 0
-
-
-def _is_of(run: Unread, experiment: Experiment) -> bool:
-    return bool(run.name and experiment.folder)
 
 
 def _verb(experiment: Experiment) -> str:

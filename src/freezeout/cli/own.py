@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
-import importlib
-import inspect
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +14,27 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezeout.errors import RunError
+from freezeout.importing import (
+    Purpose,
+    call_function,
+    current_folder_first,
+    error_line,
+    find_function,
+    kind_of,
+    parameters_of,
+)
 from freezeout.layers import unwrap
 from freezeout.tensors import tensors_in
 
 __all__ = ["Own", "load_own"]
+
+_PURPOSE = Purpose(
+    option="--import",
+    gives="the model",
+    kind=nn.Module,
+    noun="a model",
+    anew=", so that it is made anew from --seed",
+)
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,10 @@ def load_own(
         RunError: If anything in this goes wrong; the message is one line and says what to do.
     """
     wanted = None if shape is None else _parse_shape(shape)
-    with _current_folder_first():
-        factory = _find(target)
+    with current_folder_first():
+        factory = find_function(target, _PURPOSE)
         torch.manual_seed(seed)
-        given = _call(target, factory)
+        given = call_function(target, factory)
     model, example, loss, optimizer = _check(target, given)
     if example is None:
         example = _Draw(unwrap(model), batch_size, seed).example(wanted)
@@ -93,135 +104,10 @@ def load_own(
         example = _moved(example, device)
     except Exception as error:
         raise RunError(
-            f"what {target} returns cannot be moved to {device}: {_line(error)}. Choose another "
-            "--device, or mend the function."
+            f"what {target} returns cannot be moved to {device}: {error_line(error)}. Choose "
+            "another --device, or mend the function."
         ) from error
     return Own(model, example, loss, optimizer)
-
-
-# --- From the name to the function -------------------------------------------------------------
-
-
-@contextmanager
-def _current_folder_first() -> Iterator[None]:
-    try:
-        folder = str(Path.cwd())
-    except OSError as error:
-        raise RunError("the current folder does not exist any more. Go to another.") from error
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()  # a file may be younger than the last look into its folder
-    try:
-        yield
-    finally:
-        if folder in sys.path:  # only one entry: the module may have added its own
-            sys.path.remove(folder)
-
-
-def _find(target: str) -> Callable[[], Any]:
-    module_name, path = _split(target)
-    found: Any = _import(module_name)
-    where = f"module {module_name}"
-    for name in path.split("."):
-        try:
-            found = getattr(found, name)
-        except AttributeError as error:
-            close = difflib.get_close_matches(name, [n for n in dir(found) if n[:2] != "__"], n=1)
-            advice = f"Did you mean {close[0]!r}?" if close else "Name what makes the model."
-            raise RunError(f"{where} has no {name!r}. {advice}") from error
-        except Exception as error:  # some packages import only when asked for a name
-            raise _failed(f"looking up {target}", f"import {module_name}", error) from error
-        where = f"{module_name}:{name}" if where.startswith("module") else f"{where}.{name}"
-    if isinstance(found, nn.Module):
-        raise RunError(
-            f"{target} is a model already ({type(found).__name__}), not a function that makes one. "
-            "Write one that returns it, so that it is made anew from --seed."
-        )
-    if not callable(found):
-        raise RunError(
-            f"{target} must be a function that returns the model, got {type(found).__name__}. "
-            "Name one that can be called without arguments."
-        )
-    missing = _required(found)
-    if missing:
-        raise RunError(
-            f"{target} is called without arguments, but needs {', '.join(missing)}. Give defaults, "
-            f"or write a function without arguments that calls it."
-        )
-    factory: Callable[[], Any] = found
-    return factory
-
-
-def _split(target: str) -> tuple[str, str]:
-    module, colon, path = target.partition(":")
-    if "/" in module or "\\" in module or module.endswith(".py"):
-        name = re.sub(r"[/\\]+", ".", module.removesuffix(".py")).strip(".")
-        raise RunError(
-            f"--import names a module, not a file, got {target!r}. Write "
-            f"--import {name}:{path or 'FUNCTION'}, in the folder above it."
-        )
-    if not colon or ":" in path or not all(module.split(".") + path.split(".")):
-        before, _, last = module.rpartition(".")
-        meant = f"{before}:{last}" if before and last and not colon else "package.module:function"
-        raise RunError(
-            "--import must name a module and, after a colon, the function in it that makes the "
-            f"model, got {target!r}. Write it as in --import {meant}."
-        )
-    return module, path
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise RunError(
-                f"no module named {error.name!r} was found, neither in {Path.cwd()} nor among the "
-                "installed packages. Run freezeout in the folder that holds it."
-            ) from error
-        raise _failed(f"importing {name}", f"import {name}", error) from error
-    except (Exception, SystemExit) as error:
-        raise _failed(f"importing {name}", f"import {name}", error) from error
-
-
-def _required(factory: Callable[..., Any]) -> list[str]:
-    """Arguments without a default."""
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = _parameters(factory).values()
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in optional]
-
-
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):  # not every built-in or scripted function tells its arguments
-        return {}
-
-
-def _call(target: str, factory: Callable[[], Any]) -> Any:
-    try:
-        return factory()
-    except (Exception, SystemExit) as error:
-        module, _, path = target.partition(":")
-        raise _failed(f"calling {target}", f"import {module}; {module}.{path}()", error) from error
-
-
-def _failed(what: str, code: str, error: BaseException) -> RunError:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return RunError(
-            f"{what} failed: it needs {error.name!r}, which was not found. Install it beside "
-            f"freezeout (in {sys.prefix}), or run freezeout in the folder that holds it."
-        )
-    if isinstance(error, SystemExit):
-        return RunError(
-            f"{what} ended the program (SystemExit). A script that trains must do so under "
-            "if __name__ == '__main__': only."
-        )
-    return RunError(f"{what} failed: {_line(error)}. See where: python -c '{code}'")
-
-
-def _line(error: BaseException) -> str:
-    first = next(iter(str(error).strip().splitlines()), "").rstrip(" .:")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 # --- What the function gave --------------------------------------------------------------------
@@ -239,30 +125,25 @@ def _check(target: str, given: Any) -> tuple[nn.Module, Any, Any, Optimizer | No
         place = "first in its tuple " if isinstance(given, tuple) else ""
         raise RunError(
             f"{target} must return a torch.nn.Module {place}(or a tuple that begins with one), "
-            f"got {_kind(model)}. Return the model."
+            f"got {kind_of(model)}. Return the model."
         )
     if example is not None and next(tensors_in(example), None) is None:
         raise RunError(
-            f"the example that {target} returns must hold tensors, got {_kind(example)}. Return a "
-            "batch: one tensor, a tuple of positional or a dict of keyword arguments of the model."
+            f"the example that {target} returns must hold tensors, got {kind_of(example)}. Return "
+            "a batch: one tensor, a tuple of positional or a dict of keyword arguments of the "
+            "model."
         )
     if loss is not None and not callable(loss):
         raise RunError(
             f"the loss that {target} returns must be a function of the model's output, got "
-            f"{_kind(loss)}. Return for example lambda output: cross_entropy(output, y)."
+            f"{kind_of(loss)}. Return for example lambda output: cross_entropy(output, y)."
         )
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise RunError(
             f"the optimizer that {target} returns must be a torch.optim.Optimizer, got "
-            f"{_kind(optimizer)}. Return the one that will train the model, or None."
+            f"{kind_of(optimizer)}. Return the one that will train the model, or None."
         )
     return model, example, loss, optimizer
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "None"
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -311,7 +192,7 @@ class _Draw:
         self._random = torch.Generator().manual_seed(seed)
         self._config: Any = getattr(model, "config", None)
         self._main = getattr(model, "main_input_name", None)  # as Hugging Face has it
-        self._takes = _parameters(model.forward).keys()
+        self._takes = parameters_of(model.forward).keys()
 
     def example(self, shape: tuple[int, ...] | None) -> Any:
         """An example of a shape, or of the one that the model names."""
@@ -322,7 +203,7 @@ class _Draw:
             images = self._normal(*(shape or self._own_shape()))
         except (RuntimeError, MemoryError) as error:
             raise RunError(
-                f"a batch of {self._batch} such inputs cannot be made: {_line(error)}. Give a "
+                f"a batch of {self._batch} such inputs cannot be made: {error_line(error)}. Give a "
                 "smaller --batch-size or --input."
             ) from error
         if self._main == "pixel_values" and self._config is not None:

@@ -27,7 +27,8 @@ examples:
   freezeout plan --preset paper-wrn --device cuda --time 2h --spacing budget
   freezeout plan --import mypackage.nets:make_resnet --input 3x224x224 --batch-size 32
 
-Up to about 60 training steps are run on random images; no data is read, nothing is trained. The
+Up to about 60 training steps are run on random images; nothing is trained, and no data is read
+but your own (--data module:function), which must be loaded for the shape of its images. The
 table tries schedules of its own; the schedule of a preset or file counts for its rates only.
 """
 
@@ -117,7 +118,7 @@ def add_parser(verbs: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from freezeout.cli.plan_show import Outcome, show, write, write_costs
     from freezeout.planner import plan
-    from freezeout.training.folder import RunFolder, next_free
+    from freezeout.training.folder import RunFolder, next_free, slug
 
     settings = Settings.from_dict(merged_settings(options))
     _refuse_idle_options(options)
@@ -135,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
     for flag, value in (("--rounds", rounds), ("--max-freezes", most)):
         if value is not None and value < 1:
             raise RunError(f"{flag} must be at least 1, got {value}.")
-    name = own.replace(":", "-") if own else f"{settings.data}-{settings.model}"
+    name = slug(own or f"{settings.data}-{settings.model}")
     folder = RunFolder(getattr(options, "out", None) or next_free(Path("runs"), f"plan-{name}"))
     folder.check_empty(resumable=False)
 

@@ -14,7 +14,7 @@ import torch
 from freezeout.cli.options import setting_words
 from freezeout.cli.own import load_own
 from freezeout.cost import Costs, device_name, measure_costs
-from freezeout.data import Dataset, data_shape, default_augmentation
+from freezeout.data import Dataset, DataShape, data_shape, default_augmentation
 from freezeout.errors import CostError, RunError
 from freezeout.layers import Layers, split_layers
 from freezeout.paper_estimate import densenet_costs
@@ -117,10 +117,10 @@ def load_subject(settings: Settings, own: str | None, shape: str | None) -> Subj
 
 
 class _BuiltIn(Subject):
-    """A network of `freezeout.models` in the very step that ``freezeout train`` takes."""
+    """A network of the settings in the very step that ``freezeout train`` takes."""
 
     def __init__(self, settings: Settings) -> None:
-        shape = data_shape(settings.data)
+        shape = _shape(settings)
         count = shape.train_images - settings.holdout
         if settings.train_size is not None:
             count = min(count, settings.train_size)
@@ -146,7 +146,8 @@ class _BuiltIn(Subject):
             warmup_steps=0,
         )
         self._asked = settings
-        self._trainer = Trainer(measured, _stand_in(settings, batch))
+        self._size = shape.image_size[0]
+        self._trainer = Trainer(measured, _stand_in(settings, shape, batch))
         super().__init__(
             measured,
             f"{settings.model} on {settings.data}, batch {batch}, {settings.precision}",
@@ -171,9 +172,8 @@ class _BuiltIn(Subject):
 
     def paper_costs(self, costs: Costs) -> Sequence[float]:
         found = re.fullmatch(r"densenet-?(?:bc-?)?(\d+)-(\d+)", self.settings.model.lower())
-        size = data_shape(self.settings.data).image_size[0]
         if found:  # the one network for which the released code has costs
-            return densenet_costs(int(found[1]), int(found[2]), image_size=size)
+            return densenet_costs(int(found[1]), int(found[2]), image_size=self._size)
         return _forward_flops(costs)
 
 
@@ -248,9 +248,20 @@ def _forward_flops(costs: Costs) -> list[float]:
     return [float(layer.forward_flops) for layer in costs.layers]
 
 
-def _stand_in(settings: Settings, batch: int) -> Dataset:
-    """Random images of the data set's shape, enough for a few batches: costs hang on no pixel."""
+def _shape(settings: Settings) -> DataShape:
+    """What the images of a run look like; only data of the user's own are loaded for it."""
     shape = data_shape(settings.data)
+    height, width = (side // settings.shrink for side in shape.image_size)
+    if not min(height, width):
+        raise RunError(
+            f"shrink={settings.shrink} leaves nothing of images of {shape.image_size[0]}x"
+            f"{shape.image_size[1]}. Shrink them less."
+        )
+    return replace(shape, image_size=(height, width))
+
+
+def _stand_in(settings: Settings, shape: DataShape, batch: int) -> Dataset:
+    """Random images of a shape, enough for a few batches: costs hang on no pixel."""
     generator = torch.Generator().manual_seed(settings.seed)
     count = batch * _BATCHES
     size = (count, shape.channels, *shape.image_size)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from types import TracebackType
-from typing import Any
-
-import torch
 
 from freezeout.errors import RunError
+from freezeout.experiments.outcome import save_summary, summarise
 from freezeout.freezing import FreezeEvent
 from freezeout.report.display import Display, EpochLine, SilentDisplay, Status
-from freezeout.report.summary import DepthCost, RunSummary, measured_saving, print_summary
-from freezeout.saving import predicted_saving
+from freezeout.report.summary import print_summary
 from freezeout.training.folder import RunFolder
 from freezeout.training.observer import EpochRecord, Observer, Progress
 from freezeout.training.run import RunResult
@@ -124,8 +119,8 @@ def finish(result: RunResult, folder: RunFolder) -> None:
     Raises:
         RunError: If the disk does not take them.
     """
-    summary = _summary(result, folder)
-    folder.write_summary({**asdict(summary), "hardware": _hardware(result.trainer)})
+    summary = summarise(result, folder)
+    save_summary(summary, result, folder)
     try:
         _draw(result.trainer, folder)
     except OSError as error:
@@ -144,42 +139,6 @@ def discard_output() -> None:
     """Sends what is still to be printed nowhere, so that Python does not stumble over it."""
     with suppress(OSError, ValueError):  # no file behind it, as under a test
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _summary(result: RunResult, folder: RunFolder) -> RunSummary:
-    trainer = result.trainer
-    settings = trainer.settings
-    tested = [r.test_error for r in trainer.history if r.test_error is not None]
-    costs = tuple(DepthCost(*cost) for cost in trainer.clock.costs())
-    return RunSummary(
-        model=settings.model,
-        data=settings.data,
-        steps=trainer.step,
-        total_steps=trainer.total_steps,
-        epochs=trainer.epochs,
-        test_error=tested[-1] if tested else None,
-        train_seconds=trainer.clock.total_since(0),
-        total_seconds=result.seconds,
-        seconds_per_epoch=tuple(r.seconds for r in trainer.history),
-        depth_costs=costs,
-        frozen_layers=trainer.frozen,
-        layers=len(trainer.scheduler.layers),
-        saving=measured_saving(costs),
-        predicted=None if result.plan is None else result.plan.saving,
-        predicted_interval=None if result.plan is None else result.plan.interval,
-        predicted_so_far=_predicted_so_far(result, costs),
-        out=str(folder.path),
-        device=_device(trainer),
-        precision=settings.precision,
-        interrupted=result.interrupted,
-    )
-
-
-def _predicted_so_far(result: RunResult, costs: Sequence[DepthCost]) -> float | None:
-    """The saving predicted before the run, for the steps that were done."""
-    if result.plan is None:
-        return None
-    return predicted_saving(result.plan.costs, {cost.frozen: cost.steps for cost in costs})
 
 
 def _draw(trainer: Trainer, folder: RunFolder) -> None:
@@ -204,20 +163,3 @@ def _draw(trainer: Trainer, folder: RunFolder) -> None:
         base_rate=trainer.settings.lr,
         done_steps=trainer.step,
     )
-
-
-def _device(trainer: Trainer) -> str:
-    if trainer.device.type == "cuda":
-        return torch.cuda.get_device_name(trainer.device)
-    threads = trainer.settings.threads
-    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
-
-
-def _hardware(trainer: Trainer) -> dict[str, Any]:
-    return {
-        "device": _device(trainer),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-    }

@@ -90,7 +90,8 @@ def _experiment(options: argparse.Namespace) -> Any:
     if len(ways) != 1:
         got = " and ".join(ways) or "none of them"
         raise RunError(
-            f"give one of a sweep file, --preset and --resume, got {got}. See freezeout sweep --help."
+            f"give one of a sweep file, --preset and --resume, got {got}. See freezeout sweep "
+            "--help."
         )
     if ways == ["resume"]:
         if given or hasattr(options, "out"):
@@ -118,7 +119,8 @@ def _list(experiment: Any) -> int:
     print(f"{grid.size} runs in {experiment.folder}")
     print(f"seeds: {', '.join(map(str, grid.seeds))}")
     arms = (["baseline"] if grid.baseline else []) + [v.name for v in grid.variants]
-    extra = [n for n, on in (("equal time", grid.equal_time), ("rates only", grid.rates_only)) if on]
+    kinds = (("equal time", grid.equal_time), ("rates only", grid.rates_only))
+    extra = [name for name, wanted in kinds if wanted]
     more = f", each variant also as {' and '.join(extra)}" if each > 1 else ""
     print(f"arms: {', '.join(arms)}{more}")
     for cell in grid.cells:

@@ -1,4 +1,4 @@
-"""``freezeout train``: train one of the paper's networks with FreezeOut."""
+"""``freezeout train``: train one of the paper's networks, or the user's own, with FreezeOut."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ examples:
   freezeout train --preset paper-wrn --device cuda      the paper's WRN-40-4 on CIFAR-100
   freezeout train --const-time                          longer, in the time of one without freezing
   freezeout train --plan runs/plan-digits-resnet-20-1/plan.json   as freezeout plan says
+  freezeout train --model mypackage.nets:make_net --data mypackage.data:load    your own
   freezeout train --resume runs/digits-resnet-20-1      go on with an interrupted run
 
 Settings are taken from the defaults, then --preset, then --config, then the command line.
@@ -34,7 +35,7 @@ def add_parser(verbs: Any) -> None:
     """
     parser = verbs.add_parser(
         "train",
-        help="train one of the paper's networks with FreezeOut",
+        help="train one of the paper's networks, or your own, with FreezeOut",
         description="Train a network while its layers freeze one by one; measure what that saves.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -74,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
     from freezeout.cli.follow import plan_settings, read_plan
     from freezeout.cli.show import DisplayObserver, finish
     from freezeout.report.choose import make_display
-    from freezeout.training.folder import RunFolder, next_free
+    from freezeout.training.folder import RunFolder, next_free, slug
     from freezeout.training.observer import Observer
     from freezeout.training.run import resume, start
     from freezeout.training.settings import Settings
@@ -100,7 +101,8 @@ def _run(options: argparse.Namespace) -> int:
             values = {**values, **plan_settings(followed, given)}
         settings = Settings.from_dict(values)
         out = getattr(options, "out", None)
-        folder = RunFolder(out or next_free(Path("runs"), f"{settings.data}-{settings.model}"))
+        stem = slug(f"{settings.data}-{settings.model}")
+        folder = RunFolder(out or next_free(Path("runs"), stem))
         folder.check_empty()
 
     with DisplayObserver(make_display(getattr(options, "display", "auto"))) as display:

@@ -56,7 +56,7 @@ def default_augmentation(name: str) -> Augmentation:
     """Return the customary augmentation of a data set; for CIFAR it is the paper's.
 
     Args:
-        name: A name that :func:`freezeout.data.load` knows.
+        name: A name that :func:`freezeout.data.load` knows. Data of your own are not varied.
 
     Raises:
         TypeError: If ``name`` is not a string.
@@ -69,4 +69,4 @@ def default_augmentation(name: str) -> Augmentation:
     Reference:
         Brock et al., "FreezeOut", 2017, section 3 (arXiv:1706.04983).
     """
-    return _DEFAULTS[canonical_name(name)]
+    return _DEFAULTS.get(canonical_name(name), Augmentation())

@@ -12,6 +12,7 @@ from freezeout.data.fashion_mnist import load_fashion_mnist
 from freezeout.data.fetch import default_data_dir
 from freezeout.data.names import canonical_name
 from freezeout.data.official import CIFAR10, CIFAR100
+from freezeout.data.own import check_own, load_own
 from freezeout.errors import DataError
 
 __all__ = ["load"]
@@ -29,8 +30,15 @@ def load(
     no complete form beside it; neither is fetched over. For CIFAR a compact
     copy (:mod:`freezeout.data.compact`) does as well.
 
+    ``"module:function"`` names a function of your own, which is called without arguments and
+    returns a :class:`Dataset`, or ``(train_images, train_labels, test_images, test_labels)`` as
+    tensors or NumPy arrays: images uint8 of shape (N, C, H, W), labels whole numbers from 0. It
+    should return the same at every call; torch's generator on the CPU is seeded for it, and put
+    back.
+
     Args:
-        name: One of :data:`freezeout.data.NAMES`; spelling variants as ``"CIFAR-10"`` are fine.
+        name: One of :data:`freezeout.data.NAMES`; spelling variants as ``"CIFAR-10"`` are fine. Or
+            ``"module:function"``; the other arguments have no effect then.
         data_dir: Folder that holds the files, or receives them; created when something is
             fetched. ``None`` means the user's cache folder for ``freezeout``.
         download: Whether missing files may be fetched.
@@ -41,6 +49,7 @@ def load(
     Raises:
         DataError: If files are missing and cannot be fetched, or are damaged, or an optional
             dependency is not installed.
+        RunError: If a function of your own cannot be found or called, or returns something else.
         TypeError: If an argument is of another type.
         ValueError: If there is no such data set.
 
@@ -49,6 +58,8 @@ def load(
         Dataset('digits': 1437 training and 360 test images of 1x8x8, 10 classes)
     """
     name = canonical_name(name)
+    if check_own(name):
+        return load_own(name)
     if name == "digits":
         return load_digits()
     root = _root(data_dir)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from freezeout.data.names import canonical_name
 from freezeout.data.official import CIFAR10, CIFAR100, FASHION_MNIST_CLASSES
+from freezeout.data.own import check_own, load_own
 
 __all__ = ["DataShape", "data_shape"]
 
@@ -38,8 +39,11 @@ _SHAPES = {
 def data_shape(name: str) -> DataShape:
     """Describe the data set called ``name``; nothing is read or fetched.
 
+    Only data of your own must be loaded for this.
+
     Args:
-        name: One of :data:`freezeout.data.NAMES`; spelling variants as ``"CIFAR-10"`` are fine.
+        name: One of :data:`freezeout.data.NAMES`; spelling variants as ``"CIFAR-10"`` are fine. Or
+            ``"module:function"``; see :func:`freezeout.data.load`.
 
     Returns:
         The shape of what :func:`freezeout.data.load` gives for this name.
@@ -47,9 +51,14 @@ def data_shape(name: str) -> DataShape:
     Raises:
         TypeError: If ``name`` is not a string.
         ValueError: If there is no such data set.
+        RunError: If data of your own cannot be loaded.
 
     Example:
         >>> data_shape("CIFAR-10")
         DataShape(channels=3, image_size=(32, 32), num_classes=10, train_images=50000)
     """
-    return _SHAPES[canonical_name(name)]
+    name = canonical_name(name)
+    if check_own(name):
+        own = load_own(name)
+        return DataShape(own.channels, own.image_size, own.num_classes, len(own.train_images))
+    return _SHAPES[name]

@@ -10,8 +10,9 @@ __all__ = ["Kind", "RunRecord", "StepTime", "Tested"]
 Kind: TypeAlias = Literal["baseline", "equal-time", "variant", "control"]
 """What a run is in a comparison.
 
-``baseline`` freezes nothing over the full length; ``equal-time`` freezes nothing and is shortened to
-the time of a variant; a ``variant`` freezes; a ``control`` has a variant's rates and freezes nothing.
+``baseline`` freezes nothing over the full length; ``equal-time`` freezes nothing and is shortened
+to the time of a variant; a ``variant`` freezes; a ``control`` has a variant's rates and freezes
+nothing.
 """
 
 
@@ -58,7 +59,7 @@ class RunRecord:
         kind: What the run is in a comparison.
         of: Arm of the variant that an equal-time baseline or a control belongs to; ``None`` for
             others.
-        spacing: ``"linear"``, ``"squared"`` or ``"cubic"``; ``None`` if nothing freezes or the freeze
+        spacing: ``"linear"``, ``"squared"`` or ``"cubic"``; ``None`` if nothing freezes or freeze
             times are given one by one.
         scaled: Whether initial rates are scaled by 1/t_i.
         t0: Freeze time of the first layer before spacing; 1 if nothing freezes.

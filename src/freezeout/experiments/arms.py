@@ -141,7 +141,9 @@ def make_arms(
         if names.count(name) > 1:
             raise RunError(f"variant {name!r} is given twice. Give each variant once.")
     plain = unfrozen(settings)
-    arms = [ArmSettings(name="baseline", kind="baseline", of=None, settings=plain)] if baseline else []
+    arms = (
+        [ArmSettings(name="baseline", kind="baseline", of=None, settings=plain)] if baseline else []
+    )
     for i, variant in enumerate(variants):
         frozen = replace(variant.apply(settings), freeze=True)
         arms.append(ArmSettings(name=variant.name, kind="variant", of=None, settings=frozen))

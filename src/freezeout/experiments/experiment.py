@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 from freezeout.errors import FreezeOutError, RunError
 from freezeout.experiments.arms import equal_steps, make_arms, unfrozen
 from freezeout.experiments.grid import Cell, Grid, slug
-from freezeout.experiments.job import Job, Label, Status, job_status, record_failure
+from freezeout.experiments.job import Job, Label, Status, job_status
 from freezeout.experiments.pool import Task
 from freezeout.experiments.prepared import save_prepared
 from freezeout.saving import Plan
@@ -76,8 +75,10 @@ class Experiment:
             RunError: If it cannot be written, or holds something else.
         """
         try:
-            if self.folder.is_dir() and not self.description.exists() and any(
-                self.folder.iterdir()
+            if (
+                self.folder.is_dir()
+                and not self.description.exists()
+                and any(self.folder.iterdir())
             ):
                 raise RunError(
                     f"folder {self.folder} is not empty and holds no experiment. Give a new or "
@@ -179,6 +180,12 @@ class Experiment:
             data[cell.name] = save_prepared(cell.settings, self.folder / "data")
         if not self._measure(runner, data, deadline, say):
             return False
+        cells = self.grid.cells
+        if self.grid.equal_time and not any(self.plan_file(cell).is_file() for cell in cells):
+            raise RunError(
+                "no training step could be measured, for the reason above, so nothing can be run. "
+                "Mend it; the same command, or --resume, goes on."
+            )
         left = self._left(data, retry)
         count = sum(map(len, left))
         say(f"{self.grid.size - count} of {self.grid.size} runs are done")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
@@ -11,6 +10,7 @@ from typing import Any
 
 from freezeout.errors import RunError
 from freezeout.experiments.arms import Variant, variant_of
+from freezeout.training.folder import slug
 from freezeout.training.presets import preset
 from freezeout.training.settings import Settings, check_names
 from freezeout.training.toml import read_toml
@@ -85,8 +85,8 @@ class Grid:
         """The experiment that a TOML file describes.
 
         Settings at the top hold for all runs (``preset`` may stand among them); ``[grid]`` has a
-        list for every setting that varies; ``[[cells]]`` has settings that vary together; ``[arms]``
-        says what is compared: ``baseline``, ``equal_time``, ``rates_only``, ``turns``.
+        list for every setting that varies; ``[[cells]]`` has settings that vary together;
+        ``[arms]`` says what is compared: ``baseline``, ``equal_time``, ``rates_only``, ``turns``.
 
         Args:
             path: The file.
@@ -174,11 +174,6 @@ class Grid:
                 f"the description of the experiment is damaged ({error}). Begin it anew in another "
                 "folder."
             ) from error
-
-
-def slug(text: str) -> str:
-    """A text as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-.") or "x"
 
 
 def _cells(

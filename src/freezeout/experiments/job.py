@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -222,8 +221,8 @@ def _check_same(job: Job, found: Settings) -> None:
         wanted, there = getattr(job.settings, spec.name), getattr(found, spec.name)
         if wanted is not None and wanted != there and spec.name not in MOVABLE:
             raise RunError(
-                f"{job.folder} holds a run with {spec.name}={there!r}, but {wanted!r} is asked for. "
-                "Give another folder with --out, or the settings that it was begun with."
+                f"{job.folder} holds a run with {spec.name}={there!r}, but {wanted!r} is asked "
+                "for. Give another folder with --out, or the settings that it was begun with."
             )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from freezeout.experiments.job import Job, record_failure
+from freezeout.experiments.signals import StopSignals
 
 __all__ = ["Event", "Pool", "Task", "available_cores"]
 
@@ -116,7 +117,8 @@ class Pool:
             Whether every task was brought to its end (or failed); false if it was stopped.
 
         Raises:
-            KeyboardInterrupt: After ``SIGINT``, once all runs have saved.
+            KeyboardInterrupt: After ``SIGINT`` or ``SIGTERM``, once all runs have saved; a second
+                such signal acts as usual.
         """
         for team in teams:
             self._teams.put(team)
@@ -127,21 +129,15 @@ class Pool:
         ]
         for slot in slots:
             slot.start()
-        interrupted: KeyboardInterrupt | None = None
-        while any(slot.is_alive() for slot in slots):
-            try:
+        with StopSignals(self._stop) as signals:
+            while any(slot.is_alive() for slot in slots):
                 time.sleep(_POLL)
-            except KeyboardInterrupt as error:  # a second one goes through
-                if self._stop.is_set():
-                    raise
-                interrupted = error
-                self._stop.set()
-            if deadline is not None and time.monotonic() > deadline:
-                self._stop.set()
+                if deadline is not None and time.monotonic() > deadline:
+                    self._stop.set()
         if self._broken is not None:
             raise self._broken
-        if interrupted is not None:
-            raise interrupted
+        if signals.received:
+            raise KeyboardInterrupt
         return not self._stop.is_set()
 
     def _slot(self, cores: Sequence[int] | None) -> None:
@@ -210,9 +206,7 @@ class Pool:
 class _Worker:
     """The process of one task."""
 
-    def __init__(
-        self, task: Task, cores: Sequence[int] | None, threads: int, logs: Path
-    ) -> None:
+    def __init__(self, task: Task, cores: Sequence[int] | None, threads: int, logs: Path) -> None:
         self.task = task
         self.starts = 0
         folder = task.job.folder

@@ -23,7 +23,7 @@ _DECIDES = ("data", "holdout", "train_size", "shrink")
 def data_key(settings: Settings) -> str:
     """A name for what settings make of their data: equal for equal data."""
     values = json.dumps([getattr(settings, name) for name in _DECIDES])
-    return f"{settings.data.replace(':', '-')}-{hashlib.blake2b(values.encode(), digest_size=4).hexdigest()}"
+    return f"data-{hashlib.blake2b(values.encode(), digest_size=8).hexdigest()}"
 
 
 def save_prepared(settings: Settings, folder: Path) -> Path:

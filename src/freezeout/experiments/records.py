@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,16 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
     Raises:
         RunError: If a folder does not exist, or there is no run at all.
     """
-    found = set()
+    found: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
-            raise RunError(
-                f"{folder} is no folder. Give folders of runs, or one that holds them."
-            )
+            raise RunError(f"{folder} is no folder. Give folders of runs, or one that holds them.")
         marks = ("settings.toml", "failed.json")
         found.update(path.parent for mark in marks for path in folder.rglob(mark))
     if not found:
         raise RunError(
-            "there is no run in the folders that were given: none has a settings.toml. Give folders "
-            "made by freezeout train, compare or sweep."
+            "there is no run in the folders that were given: none has a settings.toml. Give "
+            "folders made by freezeout train, compare or sweep."
         )
     return sorted(found)
 
@@ -77,7 +75,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[Unread]]:
         except (FreezeOutError, OSError, KeyError, ValueError, TypeError, IndexError) as error:
             text = " ".join(str(error).split()) or type(error).__name__
             unread.append(Unread(name, f"cannot be read: {text}"))
-    return records, unread
+    return _told_apart(records, dict(zip(_names(paths), paths, strict=True))), unread
 
 
 def read_run(path: Path, name: str | None = None) -> RunRecord:
@@ -152,6 +150,61 @@ def _label(path: Path, settings: Settings) -> Label:
     if settings.freeze:
         return Label(cell=cell, arm=variant.name, kind="variant")
     return Label(cell=cell, arm=f"{variant.name} rates only", kind="control", of=variant.name)
+
+
+_NOT_SHARED = (
+    *("model", "data", "seed", "t0", "spacing", "scaled", "times", "freeze"),
+    *("data_dir", "device", "threads", "checkpoint_minutes", "evaluate_every"),
+)
+"""Settings that do not set cells apart: they name them, make the arms, or do not matter."""
+
+
+def _told_apart(records: Sequence[RunRecord], paths: Mapping[str, Path]) -> list[RunRecord]:
+    """Records of which no two have one cell, arm and seed.
+
+    Runs that were trained one by one share a cell if their settings agree but for the way of
+    freezing and the seed; what differs is added to its name. The same cell in several experiments,
+    and a run that was done twice, are told apart by their folders.
+    """
+    labelled = {r.name for r in records if (paths[r.name] / "arm.json").is_file()}
+    single = [r for r in records if r.name not in labelled]
+    settings = {r.name: RunFolder(paths[r.name]).settings() for r in single}
+    changed = {r.name: _varying(r, single, settings) for r in single}
+    roots = {r.name: paths[r.name].resolve().parents[2] for r in records if r.name in labelled}
+    homes: dict[str, set[Path]] = {}
+    for record in records:
+        if record.name in roots:
+            homes.setdefault(record.cell, set()).add(roots[record.name])
+    told: list[RunRecord] = []
+    seen = set()
+    for record in records:
+        cell = record.cell
+        if record.name in roots:
+            root = roots[record.name]
+            if len(homes[cell]) > 1:
+                cell += f" ({(root.parent if root.name == 'runs' else root).name})"
+        else:
+            cell += changed[record.name]
+        if (cell, record.arm, record.seed) in seen:
+            cell += f" ({record.name})"
+        seen.add((cell, record.arm, record.seed))
+        told.append(replace(record, cell=cell))
+    return told
+
+
+def _varying(
+    record: RunRecord, among: Sequence[RunRecord], settings: Mapping[str, Settings]
+) -> str:
+    """What sets a run's settings apart from those of others of its network and data."""
+    own = settings[record.name]
+    others = [settings[r.name] for r in among if r.cell == record.cell]
+    names = [spec.name for spec in fields(Settings) if spec.name not in _NOT_SHARED]
+    words = [
+        f"{name}={getattr(own, name)}"
+        for name in names
+        if any(getattr(other, name) != getattr(own, name) for other in others)
+    ]
+    return "".join(f", {word}" for word in words)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -6,7 +6,7 @@ and any number of channels, and end in global average pooling and a classifier t
 * :class:`DenseNet` (DenseNet-BC), :class:`WideResNet` and :class:`VGG` with BatchNorm, as in the
   paper, and :class:`ResNet`, the CIFAR networks of He et al.
 * :func:`build` makes any of them from a name such as ``"densenet-76-12"``; :func:`available` lists
-  the forms a name can take.
+  the forms a name can take. A network of your own has the name ``"module:function"``.
 
 **Structure.** The module tree is in execution order and flat. DenseNet, WideResNet and ResNet have
 ``stem``, ``blocks`` (one :class:`torch.nn.Sequential`; its children are named ``block1_layer1``,
@@ -32,9 +32,9 @@ Reference:
 """
 
 from freezeout.models.densenet import DenseNet
-from freezeout.models.registry import available, build
+from freezeout.models.registry import available, build, check_name
 from freezeout.models.resnet import ResNet
 from freezeout.models.vgg import VGG
 from freezeout.models.wide_resnet import WideResNet
 
-__all__ = ["VGG", "DenseNet", "ResNet", "WideResNet", "available", "build"]
+__all__ = ["VGG", "DenseNet", "ResNet", "WideResNet", "available", "build", "check_name"]

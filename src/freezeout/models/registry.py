@@ -11,11 +11,12 @@ from torch import nn
 
 from freezeout.models import _shared
 from freezeout.models.densenet import DenseNet
+from freezeout.models.own import build_own, check_own
 from freezeout.models.resnet import ResNet
 from freezeout.models.vgg import VGG
 from freezeout.models.wide_resnet import WideResNet
 
-__all__ = ["available", "build"]
+__all__ = ["available", "build", "check_name"]
 
 # One spelling per network: a name ends up in file names and reports, so `resnet-020` is refused.
 _NUMBER = "(0|[1-9][0-9]{0,3})"
@@ -113,7 +114,9 @@ def build(
 
     Args:
         name: Such as ``"densenet-76-12"``, ``"wrn-40-4"``, ``"vgg16"`` or ``"resnet-20-32"``; see
-            :func:`available`.
+            :func:`available`. A name with a colon, ``"module:function"``, is of a function of your
+            own that returns the network; it is called with those of the other arguments that it
+            takes by name.
         num_classes: Number of logits, at least 1.
         in_channels: Channels of an image, at least 1.
         image_size: (height, width) in pixels, or one number for both; at least 1. It decides which
@@ -126,18 +129,36 @@ def build(
     Raises:
         ValueError: If the name is unknown or a number, in it or beside it, is outside its range.
         TypeError: If an argument is of the wrong kind.
+        RunError: If the function of your own cannot be found or called, or returns something else.
 
     Example:
         >>> model = build("resnet-20", num_classes=10)
         >>> sum(parameter.numel() for parameter in model.parameters())
         269722
     """
-    family, numbers = _parse(name)
     size = _shared.check_image_size(image_size)
+    if isinstance(name, str) and check_own(name):
+        return build_own(name, num_classes=num_classes, in_channels=in_channels, image_size=size)
+    family, numbers = _parse(name)
     options: dict[str, object] = {"num_classes": num_classes, "in_channels": in_channels}
     if family.sized:
         options["image_size"] = size
     return family.network(*numbers, **options)
+
+
+def check_name(name: str) -> None:
+    """Raise unless ``name`` has a form that :func:`build` knows; nothing is made or imported.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is no string.
+
+    Example:
+        >>> check_name("wrn-40-4")
+        >>> check_name("mypackage.nets:make_net")
+    """
+    if not (isinstance(name, str) and check_own(name)):
+        _parse(name)
 
 
 def _parse(name: str) -> tuple[_Family, tuple[int, ...]]:
@@ -154,6 +175,9 @@ def _parse(name: str) -> tuple[_Family, tuple[int, ...]]:
 
 def _advice(name: str) -> str:
     """Say what to write instead of an unknown name."""
+    before, dot, last = name.rpartition(".")
+    if dot and before and last:
+        return f"A network of your own is named with a colon: '{before}:{last}'."
     words = "".join(re.findall("[a-z]+", name.lower()))
     spellings = {word: family for family in _FAMILIES for word in family.spellings}
     close = difflib.get_close_matches(words, spellings, n=1)

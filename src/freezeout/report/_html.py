@@ -10,7 +10,7 @@ from freezeout.report.arms import clean
 from freezeout.report.palette import COLORS, ArmStyle
 from freezeout.report.table import Column, Table, cell_text
 
-__all__ = ["color_css", "legend_html", "table_html", "text"]
+__all__ = ["color_css", "legend_html", "prose", "table_html", "text"]
 
 LONG = 12
 """Tables with more rows are folded."""
@@ -19,6 +19,11 @@ LONG = 12
 def text(value: str) -> str:
     """A text as HTML, also fit for attributes in double quotes."""
     return escape(clean(value), quote=True)
+
+
+def prose(value: str) -> str:
+    """A sentence as HTML; numbers stay on the line of their percent sign."""
+    return text(value).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def table_html(table: Table, link: str, *, fold: bool = False) -> str:
@@ -42,20 +47,17 @@ def table_html(table: Table, link: str, *, fold: bool = False) -> str:
         + "</tr>\n"
         for row in table.rows
     )
-    note = f'<p class="note">{text(table.note)}</p>' if table.note else ""
+    note = f'<p class="note">{prose(table.note)}</p>' if table.note else ""
     download = f'<a href="{text(link)}" download>CSV</a>'
     body = (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{text(table.title)}"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>{note}"
     )
+    body += f'<p class="files">{download}</p>'
     if fold and len(table.rows) > LONG:
-        return (
-            f'<details class="table"><summary>{text(table.title)} ({len(table.rows)} rows)</summary>'
-            f'{body}<p class="files">{download}</p></details>'
-        )
-    return (
-        f'<div class="table"><h3>{text(table.title)}</h3>{body}<p class="files">{download}</p></div>'
-    )
+        summary = f"{text(table.title)} ({len(table.rows)} rows)"
+        return f'<details class="table"><summary>{summary}</summary>{body}</details>'
+    return f'<div class="table"><h3>{text(table.title)}</h3>{body}</div>'
 
 
 def _cell(table: Table, place: int, column: Column, row: Sequence[object]) -> str:
@@ -116,7 +118,9 @@ _SHAPES["*"] = _regular(5, 0.4)
 
 def _swatch(style: ArmStyle) -> str:
     color = f"var(--{style.color.name})"
-    dash = f' stroke-dasharray="{" ".join(f"{1.3 * d:g}" for d in style.dash)}"' if style.dash else ""
+    dash = (
+        f' stroke-dasharray="{" ".join(f"{1.3 * d:g}" for d in style.dash)}"' if style.dash else ""
+    )
     fill = color if style.filled else "var(--paper)"
     return (
         '<svg class="swatch" viewBox="-14 -7 28 14" aria-hidden="true">'
@@ -130,7 +134,4 @@ def color_css() -> str:
     """The palette as custom properties, for both colour schemes; paper is white in print."""
     light = ";".join(f"--{color.name}:{color.light}" for color in COLORS)
     dark = ";".join(f"--{color.name}:{color.dark}" for color in COLORS)
-    return (
-        f":root{{{light}}}\n"
-        f"@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n"
-    )
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from freezeout.evidence.record import RunRecord
-from freezeout.report._html import legend_html, table_html, text
+from freezeout.report._html import legend_html, prose, table_html, text
 from freezeout.report._runs_table import runs_table
 from freezeout.report.arms import by_arm, cells, clean
 from freezeout.report.palette import Palette
@@ -98,7 +98,7 @@ def _findings(sections: Sequence[Section | None], slugs: dict[str, str]) -> str:
         if section.cell is not None and (several or section.sentences):
             link = f'<a href="#{slugs[section.cell]}">{text(section.title)}</a>'
             parts.append(f"<h3>{link}</h3>")
-        parts += [f"<p>{text(sentence)}</p>" for sentence in section.sentences]
+        parts += [f"<p>{prose(sentence)}</p>" for sentence in section.sentences]
     if not parts:
         return ""
     told = any(section and section.sentences for section in sections)
@@ -176,10 +176,11 @@ def _figure_html(
         inches = float(drawing.figure.get_size_inches()[0])
         look = f"{css_class} square" if css_class == "wide" and inches < width else css_class
         label = clean(f"{title}. {caption}")
-        svgs.append(inline_svg(drawing, f"{slug}-{kind.id}-{css_class[0]}", label, look))
+        prefix = f"f{len(files)}{css_class[0]}"  # short: it is in the page many times
+        svgs.append(inline_svg(drawing, prefix, label, look))
     return (
         f'<figure id="{slug}-{kind.id}"><h3>{text(kind.title)}</h3>\n{svgs[0]}\n{svgs[1]}\n'
-        f"<figcaption>{text(caption)}</figcaption>"
+        f"<figcaption>{prose(caption)}</figcaption>"
         f'<p class="files"><a href="{stem}.png" download>PNG</a> · '
         f'<a href="{stem}.csv" download>CSV</a></p></figure>'
     )

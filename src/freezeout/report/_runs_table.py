@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from freezeout.evidence.record import RunRecord
-from freezeout.report._table_layout import byte_unit
 from freezeout.report.arms import by_arm
 from freezeout.report.table import Cell, Column, Table
 
@@ -21,7 +20,6 @@ def runs_table(records: Sequence[RunRecord]) -> Table:
     Returns:
         A table called ``runs``.
     """
-    unit, scale = byte_unit(max((run.peak_memory or 0 for run in records), default=0))
     columns = (
         Column("name", "run"),
         Column("cell", "cell"),
@@ -40,7 +38,7 @@ def runs_table(records: Sequence[RunRecord]) -> Table:
         Column(
             "predicted_interval", "95 % interval", decimals=1, scale=100, unit="%", interval=True
         ),
-        Column("peak_bytes", "peak memory", decimals=0, scale=scale, unit=unit),
+        Column("peak_bytes", "peak memory", decimals=0, scale=1e-6, unit="MB"),
         Column("device", "device"),
         Column("precision", "precision"),
     )

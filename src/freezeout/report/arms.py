@@ -50,7 +50,9 @@ def by_arm(records: Iterable[RunRecord]) -> dict[ArmKey, list[RunRecord]]:
     groups: dict[ArmKey, list[RunRecord]] = {}
     for record in sorted(records, key=lambda record: (record.seed, record.name)):
         groups.setdefault(arm_of(record), []).append(record)
-    variants = sorted({key for key in groups if key.kind == "variant"}, key=lambda key: _rank(groups[key][0]))
+    variants = sorted(
+        {key for key in groups if key.kind == "variant"}, key=lambda key: _rank(groups[key][0])
+    )
     places = {key.arm: place for place, key in enumerate(variants)}
 
     def order(key: ArmKey) -> tuple[int, int, int, str, str]:
@@ -81,7 +83,15 @@ def final_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 def representative(records: Sequence[RunRecord]) -> RunRecord:
     """The run that stands for its arm: the lowest seed among those that got furthest."""
-    return min(records, key=lambda run: (not run.finished, -run.steps / max(1, run.total_steps), run.seed, run.name))
+    return min(
+        records,
+        key=lambda run: (
+            not run.finished,
+            -run.steps / max(1, run.total_steps),
+            run.seed,
+            run.name,
+        ),
+    )
 
 
 def known(value: float | None) -> float | None:

@@ -56,8 +56,8 @@ def write_report(
         The path of the page.
 
     Raises:
-        ValueError: If there is no run, a name or a table id comes twice, or a section is about a cell
-            that no run belongs to.
+        ValueError: If there is no run, a name or a table id comes twice, or a section is about a
+            cell that no run belongs to.
         OSError: If a file cannot be written; an older page is then left as it was.
     """
     _check(records, sections)
@@ -117,8 +117,8 @@ def _check(records: Sequence[RunRecord], sections: Sequence[Section]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"names of runs must be unique, got {twice[0]!r} {names.count(twice[0])} times. Name runs "
-            "by longer paths."
+            f"names of runs must be unique, got {twice[0]!r} {names.count(twice[0])} times. Name "
+            "runs by longer paths."
         )
     found = cells(records)
     about = [section.cell for section in sections]
@@ -135,8 +135,8 @@ def _check(records: Sequence[RunRecord], sections: Sequence[Section]) -> None:
             )
         ids = [table.id for table in section.tables]
         for name in ids:
-            if not re.fullmatch(r"[a-z0-9-]+", name) or ids.count(name) > 1:
+            if not re.fullmatch(r"[a-z0-9-]+", name) or ids.count(name) > 1 or name == "runs":
                 raise ValueError(
-                    "ids of tables must be unique within their section and consist of a-z, 0-9 and "
-                    f"hyphens, got {ids}. They become names of files."
+                    "ids of tables must be unique within their section, consist of a-z, 0-9 and "
+                    f"hyphens, and not be 'runs', got {ids}. They become names of files."
                 )

@@ -1,8 +1,8 @@
 """Colours and signs of a report: one set per arm, readable on white and on near-black.
 
-Every colour is a pair. Figures are drawn in the light one; on the page it is a custom property of the
-same name that the reader's colour scheme sets. Colour is never the only cue: arms differ by marker
-and dash too. A variant, its equal-time baseline and its control share their colour.
+Every colour is a pair. Figures are drawn in the light one; on the page it is a custom property
+of the same name that the reader's colour scheme sets. Colour is never the only cue: arms differ
+by marker and dash too. A variant, its equal-time baseline and its control share their colour.
 """
 
 from __future__ import annotations
@@ -47,10 +47,42 @@ _LAYERS = tuple(
     Color(f"layer-{i}", light, dark)
     for i, (light, dark) in enumerate(
         zip(
-            "#440154 #471063 #481f70 #472d7b #443a83 #3f4788 #3a538b #355f8d "
-            "#306a8e #2b748e #277f8e #23898e #20938c #1e9d89 #22a785 #2cb17e".split(),
-            "#2e6f8e #29798e #25838e #228d8d #1f978b #1fa187 #25ac82 #32b67a "
-            "#44bf70 #5ac864 #73d056 #8ed645 #aadc32 #c8e020 #e5e419 #fde725".split(),
+            [
+                "#440154",
+                "#471063",
+                "#481f70",
+                "#472d7b",
+                "#443a83",
+                "#3f4788",
+                "#3a538b",
+                "#355f8d",
+                "#306a8e",
+                "#2b748e",
+                "#277f8e",
+                "#23898e",
+                "#20938c",
+                "#1e9d89",
+                "#22a785",
+                "#2cb17e",
+            ],
+            [
+                "#2e6f8e",
+                "#29798e",
+                "#25838e",
+                "#228d8d",
+                "#1f978b",
+                "#1fa187",
+                "#25ac82",
+                "#32b67a",
+                "#44bf70",
+                "#5ac864",
+                "#73d056",
+                "#8ed645",
+                "#aadc32",
+                "#c8e020",
+                "#e5e419",
+                "#fde725",
+            ],
             strict=True,
         )
     )
@@ -93,8 +125,8 @@ class ArmStyle:
 class Palette:
     """The style of every arm of a report.
 
-    Up to eight variants have a colour each. With more, the colour says the spacing and whether rates
-    are scaled, and the marker tells arms of one colour apart.
+    Up to eight variants have a colour each. With more, the colour says the spacing and whether
+    rates are scaled, and the marker tells arms of one colour apart.
 
     Args:
         records: All runs of the report.

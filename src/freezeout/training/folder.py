@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from freezeout.training.checkpoint import write_atomically
 from freezeout.training.settings import Settings, check_names
 from freezeout.training.toml import read_toml, toml_bytes
 
-__all__ = ["RunFolder", "next_free"]
+__all__ = ["RunFolder", "next_free", "slug"]
 
 
 class RunFolder:
@@ -178,6 +179,16 @@ def next_free(parent: Path, stem: str) -> Path:
     while (parent / f"{stem}-{number}").exists():
         number += 1
     return parent / f"{stem}-{number}"
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name.
+
+    Example:
+        >>> slug("mypackage.nets:make_net on cifar10")
+        'mypackage.nets-make_net-on-cifar10'
+    """
+    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-.") or "x"
 
 
 def _plain(value: Any) -> Any:

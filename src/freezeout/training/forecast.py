@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from freezeout.cost import Costs, device_name, measure_costs
+from freezeout.errors import CostError
 from freezeout.saving import Plan
 from freezeout.training.trainer import Trainer
 
@@ -41,22 +42,29 @@ def forecast(
 def run_costs(
     trainer: Trainer, *, rounds: int = 6, progress: Callable[[int, int], None] | None = None
 ) -> Costs:
-    """Costs of a step of a run: network, loss and optimizer, and what loading a batch adds."""
+    """Costs of a step of a run: network, loss and optimizer, and what loading a batch adds.
+
+    Raises:
+        CostError: If the step cannot be measured.
+    """
     images, labels = next(iter(trainer.train_data.epoch(0)))
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits, labels)
 
-    costs = measure_costs(
-        trainer.model,
-        images,
-        loss=loss,
-        optimizer=trainer.optimizer,
-        layers=trainer.scheduler.layers,
-        autocast=torch.bfloat16 if trainer.settings.precision == "bf16" else None,
-        rounds=rounds,
-        progress=progress,
-    )
+    try:
+        costs = measure_costs(
+            trainer.model,
+            images,
+            loss=loss,
+            optimizer=trainer.optimizer,
+            layers=trainer.scheduler.layers,
+            autocast=torch.bfloat16 if trainer.settings.precision == "bf16" else None,
+            rounds=rounds,
+            progress=progress,
+        )
+    except (ValueError, TypeError) as error:  # of a network that freezeout does not know
+        raise CostError(str(error)) from error
     return costs.with_overhead(_loading_seconds(trainer))
 
 

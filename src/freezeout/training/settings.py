@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from freezeout.data import canonical_name
 from freezeout.errors import RunError
+from freezeout.models import check_name
 from freezeout.schedule import Schedule, Spacing
 
 __all__ = ["OptimizerName", "Precision", "Settings", "check_names", "setting_fields"]
@@ -39,8 +40,14 @@ class Settings:
         (0.125, 1.0)
     """
 
-    model: str = _setting("resnet-20", "network: densenet-76-12, wrn-40-4, vgg16, resnet-20 ...")
-    data: str = _setting("digits", "data set: digits, fashion-mnist, cifar10 or cifar100")
+    model: str = _setting(
+        "resnet-20",
+        "network: densenet-76-12, wrn-40-4, vgg16, resnet-20 ...; your own: module:function",
+    )
+    data: str = _setting(
+        "digits",
+        "data set: digits, fashion-mnist, cifar10, cifar100; your own: module:function",
+    )
     data_dir: str | None = _setting(
         None, "folder with the data's official files; fetched if absent"
     )
@@ -51,7 +58,9 @@ class Settings:
         0, "hold the last so many training images out and test on them (paper: 5000)", kind=int
     )
     shrink: int = _setting(
-        1, "average squares of so many by so many pixels into one (2: 32x32 becomes 16x16)", kind=int
+        1,
+        "average squares of so many by so many pixels into one (2: 32x32 becomes 16x16)",
+        kind=int,
     )
     padding: int | None = _setting(
         None, "black pixels around an image before a random crop (default: the data's)", kind=int
@@ -125,6 +134,8 @@ class Settings:
         for spec in setting_fields():
             _check_type(spec, getattr(self, spec.name))
         object.__setattr__(self, "data", canonical_name(self.data))
+        if ":" in self.model:  # the names of built-in networks are checked when one is built
+            check_name(self.model)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -139,8 +150,8 @@ class Settings:
             )
         if self.const_time and not self.freeze:
             raise ValueError(
-                "const_time needs freeze, got freeze=False: a run in which nothing freezes saves no "
-                "time to be used. Leave one of them out."
+                "const_time needs freeze, got freeze=False: a run in which nothing freezes saves "
+                "no time to be used. Leave one of them out."
             )
         if self.nesterov and self.momentum == 0.0 and self.optimizer == "sgd":
             raise ValueError(

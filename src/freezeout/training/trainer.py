@@ -20,11 +20,14 @@ from torch.optim import SGD, AdamW, Optimizer
 from freezeout import models
 from freezeout.data import Augmentation, Dataset, TensorLoader, channel_statistics
 from freezeout.errors import CheckpointError, DivergenceError, RunError
+from freezeout.importing import is_target
+from freezeout.layers import Layers, split_layers
 from freezeout.reference import RateOnly
 from freezeout.scheduler import FreezeOut
 from freezeout.training.clock import StepClock
 from freezeout.training.memory import MemoryMeter
 from freezeout.training.observer import EpochRecord
+from freezeout.training.own import OwnNetwork
 from freezeout.training.settings import Settings
 
 __all__ = ["Trainer", "build_optimizer", "pick_device"]
@@ -44,7 +47,8 @@ class _EpochSoFar:
 class Trainer:
     """Trains one network on one data set with FreezeOut.
 
-    Construction seeds torch's global generator, builds everything and takes no step.
+    Construction seeds torch's global generator, builds everything and takes no step. A network of
+    the user's own is cut into layers in the order of execution, for which it runs once.
 
     Args:
         settings: What to train and how; `padding` and `flip` must be resolved.
@@ -69,18 +73,27 @@ class Trainer:
         self.settings = settings
         self.device = pick_device(settings.device)
         torch.manual_seed(settings.seed)
-        self.model = _build_model(settings, dataset).to(self.device)
+        self._own = _own_network(settings, dataset)
+        model = _build_model(settings, dataset)
+        self.model = (
+            model.to(self.device) if self._own is None else self._own.move(model, self.device)
+        )
         if settings.channels_last:
             cast("Any", self.model).to(memory_format=torch.channels_last)  # missing from its types
         self.train_data, self.test_data = _loaders(settings, dataset, self.device)
         whole = settings.epochs * len(self.train_data)
         self.total_steps = whole if settings.steps is None else settings.steps
         self.epochs = -(-self.total_steps // len(self.train_data))
+        layers = self._cut(dataset)
         self.optimizer = build_optimizer(settings, self.model)
         try:
             kind = FreezeOut if settings.freeze else RateOnly
             self.scheduler: FreezeOut | RateOnly = kind(
-                self.optimizer, self.model, self.total_steps, schedule=settings.schedule
+                self.optimizer,
+                self.model,
+                self.total_steps,
+                schedule=settings.schedule,
+                layers=layers,
             )
         except ValueError as error:
             raise RunError(str(error)) from error
@@ -132,7 +145,7 @@ class Trainer:
     def take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One optimizer step. `read` collects loss and accuracy, so that a GPU is not held up."""
         with self._autocast():
-            logits = self.model(images)
+            logits = self._logits(images)
             loss = F.cross_entropy(logits, labels)
         loss.backward()
         self.optimizer.step()
@@ -200,7 +213,7 @@ class Trainer:
         with torch.no_grad():
             for images, labels in self.test_data.epoch(0):
                 with self._autocast():
-                    logits = self.model(images)
+                    logits = self._logits(images)
                     loss += F.cross_entropy(logits, labels, reduction="sum")
                 correct += (logits.argmax(1) == labels).sum()
         self.model.train()
@@ -276,6 +289,22 @@ class Trainer:
                 "with."
             ) from error
 
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        if self._own is not None:
+            return self._own.logits(self.model, images)
+        logits: torch.Tensor = self.model(images)
+        return logits
+
+    def _cut(self, dataset: Dataset) -> Layers:
+        """The layers: of a built-in network as defined, of the user's own as executed."""
+        if self._own is None:
+            return split_layers(self.model)
+        example = torch.zeros(2, dataset.channels, *dataset.image_size, device=self.device)
+        if self.settings.channels_last:
+            example = example.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            return self._own.cut(self.model, example)
+
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.settings.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -301,6 +330,11 @@ def pick_device(name: str) -> torch.device:
             "Give --device cpu, or install a torch that matches the driver."
         )
     return device
+
+
+def _own_network(settings: Settings, dataset: Dataset) -> OwnNetwork | None:
+    own = is_target(settings.model)
+    return OwnNetwork(settings.model, dataset.num_classes) if own else None
 
 
 def _build_model(settings: Settings, dataset: Dataset) -> nn.Module:

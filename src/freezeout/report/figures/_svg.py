@@ -49,18 +49,26 @@ def inline_svg(drawing: Drawing, prefix: str, label: str, css_class: str) -> str
     view = _rounded(root.get("viewBox", ""))
     width = view.split()[2] if view else "0"
     out.append(
-        f'<svg class="{escape(css_class)}" viewBox="{view}" style="max-width: {width}pt" role="img" '
-        f'aria-label="{escape(label)}">'
+        f'<svg class="{escape(css_class)}" viewBox="{view}" style="max-width: {width}pt" '
+        f'role="img" aria-label="{escape(label)}">'
     )
+    looks: dict[str, str] = {}
+    body: list[str] = []
     for child in root:
-        _write(child, drawing, names, out)
-    out.append("</svg>")
-    return "".join(out)
+        _write(child, drawing, names, looks, prefix, body)
+    rules = "".join(f".{name}{{{style}}}" for style, name in looks.items())
+    return "".join([*out, f"<style>{rules}</style>", *body, "</svg>"])
 
 
 def _write(
-    element: ElementTree.Element, drawing: Drawing, names: dict[str, str], out: list[str]
+    element: ElementTree.Element,
+    drawing: Drawing,
+    names: dict[str, str],
+    looks: dict[str, str],
+    prefix: str,
+    out: list[str],
 ) -> None:
+    """Write an element; `looks` collects one class per style, as most styles are many artists'."""
     tag = element.tag.rpartition("}")[2]
     if tag in _DROPPED:
         return
@@ -77,9 +85,17 @@ def _write(
             elif value in names:
                 attributes.append(f'id="{names[value]}"')
             continue
-        text = _style(value) if name == "style" else _renamed(value, names)
+        if name == "style":
+            style = _style(value)
+            if style:
+                look = looks.setdefault(style, f"{prefix}s{len(looks)}")
+                attributes.append(f'class="{look}"')
+            continue
+        text = _renamed(value, names)
         if name in _ROUNDED:
             text = _rounded(text)
+        if name == "d":
+            text = _path(text)
         if text and not text.startswith("rotate(-0 "):
             attributes.append(f'{name}="{escape(text)}"')
     children: list[str] = []
@@ -87,7 +103,7 @@ def _write(
         lines = "\n".join(clean(line) for line in title.split("\n"))
         children.append(f"<title>{escape(lines)}</title>")
     for child in element:
-        _write(child, drawing, names, children)
+        _write(child, drawing, names, looks, prefix, children)
     text = escape(element.text.strip()) if tag == "text" and element.text else ""
     if not (children or text or attributes or tag == "path"):
         return
@@ -120,6 +136,13 @@ def _rounded(text: str) -> str:
     """Coordinates to a tenth of a point, which no eye can tell."""
     short = _NUMBER.sub(lambda match: f"{round(float(match[0]), 1) + 0.0:g}", text)
     return " ".join(short.split())
+
+
+def _path(text: str) -> str:
+    """A path with as few letters as it needs: straight lines follow a start without saying so."""
+    if set("CQz") & set(text):
+        return re.sub(r" ?([A-Za-z]) ?", r"\1", text)
+    return re.sub(r" ?([A-Za-z]) ?", r"\1", text).replace("L", " ")
 
 
 def _style(text: str) -> str:

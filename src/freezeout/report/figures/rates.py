@@ -46,9 +46,9 @@ def _missing(records: Records) -> str | None:
 def _caption(records: Records) -> str:
     chosen = _chosen(records)
     text = (
-        "Learning rate of every layer over training (progress in %), one panel per schedule and one "
-        "run each. A curve ends at a dot where its layer freezes; the darker or bluer the colour, "
-        "the nearer the layer is to the input."
+        "Learning rate of every layer over training (progress in %), one panel per schedule and "
+        "one run each. A curve ends at a dot where its layer freezes; the darker or bluer the "
+        "colour, the nearer the layer is to the input."
     )
     if not _alike(chosen[:_MOST_PANELS]):
         text += " Vertical scales differ."
@@ -85,7 +85,9 @@ def _draw(records: Records, palette: Palette, width: float) -> Drawing:
     down = -(-len(chosen) // across)
     with drawing_style():
         drawing = Drawing(width, 0.7 + down * (2.5 if across > 1 or width < 6 else 3.4))
-        grid = drawing.figure.subplots(down, across, squeeze=False, sharex=True, sharey=_alike(chosen))
+        grid = drawing.figure.subplots(
+            down, across, squeeze=False, sharex=True, sharey=_alike(chosen)
+        )
         most = _room(chosen)
         panels = list(grid.flat)
         for place, (axes, (key, run)) in enumerate(zip(panels, chosen, strict=False)):
@@ -184,7 +186,7 @@ def _draw_scale(drawing: Drawing, panels: list[Axes], run: RunRecord, width: flo
     scale.set_ticklabels([str(tick) for tick in ticks])
     scale.ax.tick_params(labelcolor=INK.light, length=0)
     scale.set_label("layer (0 = input)", color=INK.light)
-    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale.outline.set_visible(False)
     if not narrow:
         scale.ax.invert_yaxis()
 

@@ -33,7 +33,7 @@ def _missing(records: Records) -> str | None:
 
 def _caption(records: Records) -> str:
     shown = _shown(records)
-    near = sum(_BAND >= abs(_off(run)) for run in shown)
+    near = sum(abs(_off(run)) <= _BAND for run in shown)
     text = (
         "Saving measured within each run against the one predicted before it (% of training time). "
         "On the diagonal the prediction was right; the band is 3 percentage points to either side."

@@ -9,7 +9,6 @@ from statistics import median
 from matplotlib.axes import Axes
 
 from freezeout.evidence.record import RunRecord, StepTime
-from freezeout.report._table_layout import byte_unit
 from freezeout.report.arms import ArmKey, by_arm, known, representative
 from freezeout.report.figures._drawing import Drawing, drawing_style, dress
 from freezeout.report.figures._kind import FigureKind, Records
@@ -56,7 +55,7 @@ def _caption(records: Records) -> str:
     if any(run.step_times for run in chosen):
         parts.append("Median time of a training step (ms, lower is better).")
     if any(run.memory for run in chosen):
-        parts.append("Peak memory since the point before (lower is better).")
+        parts.append("Peak memory since the point before (MB, lower is better).")
     parts.append("Both" if len(parts) == 2 else "It")
     parts[-1] += " along a run (progress in % of its own steps)."
     if len(chosen) < len({run.name for run in records}):
@@ -120,7 +119,7 @@ def _draw_memory(
     drawing: Drawing, axes: Axes, chosen: list[tuple[ArmKey, RunRecord]], palette: Palette
 ) -> None:
     largest = max(peak for _, run in chosen for _, peak in run.memory)
-    unit, scale = byte_unit(largest)
+    scale = 1e-6
     for key, run in chosen:
         points = _memory(run)
         if not points:
@@ -140,7 +139,7 @@ def _draw_memory(
             line.set_dashes(palette[key].dash)
         drawing.mark(line, palette[key], text=run_text(run, palette[key]))
     axes.set_ylim(0, 1.1 * scale * max(largest, 1))
-    axes.set_ylabel(f"peak memory ({unit})")
+    axes.set_ylabel("peak memory (MB)")
 
 
 _COLUMNS = (

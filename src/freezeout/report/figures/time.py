@@ -47,10 +47,12 @@ def _caption(records: Records) -> str:
     parts[0] += " and saving not counted; further left is better)."
     if final_runs(shown):
         parts.append(
-            "Large points are final errors: means over seeds with 95 % confidence intervals in both "
-            "directions; small ones are single runs."
+            "Large points are final errors: means over seeds with 95 % confidence intervals in "
+            "both directions; small ones are single runs."
         )
-    parts.append("Thin lines are the runs on their way there; what lies before they come near is cut off.")
+    parts.append(
+        "Thin lines are the runs on their way there; what lies before they come near is cut off."
+    )
     if any(run.kind == "equal-time" for run in shown):
         parts.append(
             "Hollow diamonds are equal-time baselines: nothing frozen, trained for fewer epochs so "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,6 +17,9 @@ from freezeout.report.palette import INK, SOFT, Palette, family_of
 from freezeout.report.table import Cell, Column, Table
 
 __all__ = ["TRADEOFF"]
+
+
+_CROWD = 12  # arms, from which on moving points aside would mislead
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,13 @@ def _missing(records: Records) -> str | None:
 def _caption(records: Records) -> str:
     kinds = {place.key.kind for place in _places(records)}
     parts = [
-        "Final test error (%, lower is better) against the saving that was predicted before the run "
-        "(% of training time, further right is better).",
+        "Final test error (%, lower is better) against the saving that was predicted before the "
+        "run (% of training time, further right is better).",
         "Large points are means over seeds with 95 % confidence intervals; small ones are single "
-        "runs; numbers at points are t0. Points of equal saving stand side by side.",
+        "runs; numbers at points are t0.",
     ]
+    if len(_places(records)) <= _CROWD:
+        parts.append("Points of equal saving stand side by side.")
     if "baseline" in kinds:
         parts.append("The band is the baseline, which freezes nothing: its mean and interval.")
     if "equal-time" in kinds:
@@ -91,11 +95,14 @@ def _draw(records: Records, palette: Palette, width: float) -> Drawing:
         axes = drawing.figure.subplots()
         dress(axes)
         places = _places(records)
-        across = _beside(places)
+        room = 0.0 if len(places) > _CROWD else 0.032 if drawing.narrow else 0.016
+        across = _beside(places, room)
         for place in places:
             if place.key.kind == "baseline":
                 _draw_band(drawing, axes, place, palette)
-        _draw_families(drawing, axes, [p for p in places if p.key.kind == "variant"], palette, across)
+        _draw_families(
+            drawing, axes, [p for p in places if p.key.kind == "variant"], palette, across
+        )
         for place in places:
             if place.key.kind != "baseline":
                 _draw_place(drawing, axes, place, palette, across[place.key])
@@ -129,18 +136,21 @@ def _draw_band(drawing: Drawing, axes: Axes, place: _Place, palette: Palette) ->
     drawing.mark(note, style)
 
 
-def _beside(places: list[_Place]) -> dict[ArmKey, float]:
+def _beside(places: list[_Place], share: float) -> dict[ArmKey, float]:
     """Where to draw each arm: at its saving, or just beside another one of the same saving."""
     savings = [place.x.mean for place in places]
-    gap = 0.016 * max(max(savings, default=0.0) - min(savings, default=0.0), 5.0)
-    across: dict[ArmKey, float] = {}
-    last = -math.inf
-    for place in sorted(places, key=lambda place: place.x.mean):
+    gap = share * max(max(savings, default=0.0) - min(savings, default=0.0), 5.0)
+    across = {place.key: place.x.mean for place in places if place.key.kind == "baseline"}
+    taken: list[float] = []
+    # Variants keep their place; what they are compared with moves to the left.
+    for place in sorted(places, key=lambda place: (place.key.kind != "variant", -place.x.mean)):
         if place.key.kind == "baseline":
-            across[place.key] = place.x.mean
             continue
-        last = max(place.x.mean, last + gap)
-        across[place.key] = last
+        at = place.x.mean
+        while any(abs(at - other) < 0.99 * gap for other in taken):
+            at -= gap
+        taken.append(at)
+        across[place.key] = at
     return across
 
 
@@ -172,9 +182,7 @@ def _draw_families(
             drawing.mark(line, palette[one.key], palette[other.key])
 
 
-def _draw_place(
-    drawing: Drawing, axes: Axes, place: _Place, palette: Palette, x: float
-) -> None:
+def _draw_place(drawing: Drawing, axes: Axes, place: _Place, palette: Palette, x: float) -> None:
     style = palette[place.key]
     y = place.y.mean
     aside = x - place.x.mean
@@ -196,10 +204,10 @@ def _draw_place(
         note = axes.annotate(
             f"{place.runs[0].t0:g}",
             (x, y),
-            xytext=(6, -3),
+            xytext=(6, -3 if place.runs[0].scaled else 3),
             textcoords="offset points",
             ha="left",
-            va="top",
+            va="top" if place.runs[0].scaled else "bottom",
             fontsize=8.5,
             color=SOFT.light,
             zorder=7,
@@ -245,9 +253,7 @@ def _table(records: Records) -> Table:
         first = place.runs[0]
         head: tuple[Cell, ...] = (place.key.arm, first.kind, first.spacing, first.scaled, first.t0)
         y = place.y
-        rows.append(
-            ("mean", *head, None, None, y.count, place.x.mean, y.mean, y.interval)
-        )
+        rows.append(("mean", *head, None, None, y.count, place.x.mean, y.mean, y.interval))
         rows += [
             ("run", *head, run.name, run.seed, 1, _saving(run, full), run.error, None)
             for run in place.runs

@@ -1,0 +1,127 @@
+"""The user's own network in a run: it takes the data's images, and gives a logit for each class."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from freezeout.errors import FreezeOutError, RunError, SplitError
+from freezeout.importing import error_line, kind_of
+from freezeout.layers import Layers, split_layers, unwrap
+from freezeout.tensors import is_out_of_memory
+
+__all__ = ["OwnNetwork"]
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """Stands between the training loop and a network that nobody here knows.
+
+    Attributes:
+        target: Its name, ``module:function``.
+        num_classes: Classes of the data.
+    """
+
+    target: str
+    num_classes: int
+
+    def move(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model on a device.
+
+        Raises:
+            RunError: If it cannot be moved.
+        """
+        try:
+            return model.to(device)
+        except Exception as error:
+            raise RunError(
+                f"what {self.target} returns cannot be moved to {device}: {error_line(error)}. "
+                "Choose another --device, or mend the function."
+            ) from error
+
+    def cut(self, model: nn.Module, example: torch.Tensor) -> Layers:
+        """The layers in the order in which the model runs them.
+
+        The model runs once, in evaluation mode, and is left as it was.
+
+        Args:
+            model: The model.
+            example: A batch as in training.
+
+        Raises:
+            RunError: If the model does not run on it, or returns something else than logits.
+            SplitError: If it cannot be cut.
+        """
+        outputs: list[Any] = []
+        hook = unwrap(model).register_forward_hook(lambda module, args, out: outputs.append(out))
+        try:
+            layers = split_layers(model, example=example)
+        except SplitError as error:
+            cause = error.__cause__
+            if not isinstance(cause, Exception) or is_out_of_memory(cause):
+                raise
+            raise self._failed(cause, example) from error
+        finally:
+            hook.remove()
+        self._check(outputs[-1], len(example))
+        return layers
+
+    def logits(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """What the model makes of a batch.
+
+        Raises:
+            RunError: If it fails, or returns something else than logits.
+        """
+        try:
+            output = model(images)
+        except FreezeOutError:
+            raise
+        except Exception as error:
+            raise self._failed(error, images) from error
+        self._check(output, len(images))
+        if torch.is_grad_enabled() and not output.requires_grad:
+            raise RunError(
+                f"what {self.target} makes returns logits without a gradient, so it cannot learn. "
+                "Take detach() and no_grad() out of its way, and leave requires_grad on."
+            )
+        logits: torch.Tensor = output
+        return logits
+
+    def _check(self, output: Any, count: int) -> None:
+        wanted = (count, self.num_classes)
+        if isinstance(output, torch.Tensor):
+            if output.shape == wanted and output.is_floating_point():
+                return
+            got = f"{tuple(output.shape)} in {str(output.dtype).removeprefix('torch.')}"
+        else:
+            got = kind_of(output)
+        raise RunError(
+            f"what {self.target} makes must return a logit for each of the {self.num_classes} "
+            f"classes, {wanted} for a batch of {count}, got {got}. Take num_classes as an argument "
+            "of the function, and return the logits alone."
+        )
+
+    def _failed(self, error: Exception, images: torch.Tensor) -> RunError:
+        size = "x".join(map(str, images.shape[1:]))
+        advice = "Take in_channels and image_size as arguments of the function, or mend the model."
+        if "view size is not compatible" in str(error):
+            advice = "Use flatten or reshape in place of view there, or give --no-channels-last."
+        return RunError(
+            f"what {self.target} makes does not run on {len(images)} images of {size}: "
+            f"{error_line(error)}{_place(error)}. {advice}"
+        )
+
+
+_FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
+
+
+def _place(error: Exception) -> str:
+    """Where in the user's code an error came from, as far as it did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_FOREIGN)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
