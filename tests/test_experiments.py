@@ -439,15 +439,28 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         Experiment.load(tmp_path)
 
 
-def test_cells_that_cannot_be_measured_fail_and_the_others_go_on(tmp_path):
-    experiment = made(tmp_path, grid={"model": ["resnet-8-8", "no-such-net"], "seed": [0]})
-    events = []
-    assert experiment.run(pool(tmp_path, events))
+@pytest.mark.parametrize("equal_time", [True, False])
+def test_a_cell_that_cannot_be_measured_fails_and_the_others_go_on(tmp_path, equal_time):
+    experiment = made(
+        tmp_path,
+        arms={"equal_time": equal_time},
+        grid={"model": ["resnet-8-8", "no-such-net"], "seed": [0]},
+    )
+    assert experiment.run(pool(tmp_path, []), keep_checkpoints=False)
     records, unread = read_runs([tmp_path])
     assert {r.model for r in records} == {"resnet-8-8"}
-    assert len(records) == 2
-    assert unread
+    assert len(records) == 2 + equal_time
+    assert any("its step cannot be measured" in run.reason for run in unread)
     assert all("unknown network 'no-such-net'" in run.reason for run in unread)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_nothing_to_shorten_is_no_obstacle(tmp_path):
+    experiment = made(tmp_path, t0=1.0, arms={"equal_time": True})
+    events = []
+    assert experiment.run(pool(tmp_path, events))
+    assert [e.kind for e in events if e.kind != "turn"] == ["begin", "done"]
+    assert job_status(events[0].task.job) == "done"
 
 
 # --- Cores, signals ------------------------------------------------------------------------------

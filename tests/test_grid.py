@@ -37,7 +37,21 @@ def test_a_variant_is_read_and_named(text, variant):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "cubic", "cubic:", "cubic:1", "cubic:0", "cubic:1.5", "cubic:-0.5", "cubic:nan", "cube:0.8", "cubic:0.8:scale", "cubic:0.8:unscaled:x", "cubic:0.8x", "0.8:cubic"],
+    [
+        "",
+        "cubic",
+        "cubic:",
+        "cubic:1",
+        "cubic:0",
+        "cubic:1.5",
+        "cubic:-0.5",
+        "cubic:nan",
+        "cube:0.8",
+        "cubic:0.8:scale",
+        "cubic:0.8:unscaled:x",
+        "cubic:0.8x",
+        "0.8:cubic",
+    ],
 )
 def test_what_is_no_variant_is_refused_with_an_example(text):
     with pytest.raises(RunError, match=r"a variant must be SPACING:T0 .* Write for example cubic"):

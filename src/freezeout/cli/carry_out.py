@@ -39,6 +39,11 @@ def add_pool_options(group: Any, *, ray: bool) -> None:
         help="stop after so many minutes, with all saved; the same command goes on",
     )
     group.add_argument("--retry", action="store_true", help="try runs again that failed")
+    group.add_argument(
+        "--drop-checkpoints",
+        action="store_true",
+        help="delete the checkpoint of each run once it is done; log and summary stay",
+    )
     if ray:
         group.add_argument(
             "--ray",
@@ -80,6 +85,7 @@ def carry_out(experiment: Experiment, options: argparse.Namespace) -> bool:
                 runner,
                 deadline=deadline,
                 retry=getattr(options, "retry", False),
+                keep_checkpoints=not getattr(options, "drop_checkpoints", False),
                 say=display.say,
             )
         except KeyboardInterrupt:  # all is saved

@@ -106,7 +106,7 @@ class Experiment:
         grid = self.grid
         equal = None
         plan_file = self.plan_file(cell)
-        if grid.equal_time:
+        if grid.equal_time and grid.variants:
             if not plan_file.is_file():
                 raise RunError(f"{plan_file} is missing: the costs have not been measured yet.")
             plan = Plan.load(plan_file)
@@ -141,6 +141,7 @@ class Experiment:
         *,
         deadline: float | None = None,
         retry: bool = False,
+        keep_checkpoints: bool = True,
         say: Callable[[str], None] = lambda text: None,
     ) -> bool:
         """Does what is left to do.
@@ -149,6 +150,7 @@ class Experiment:
             runner: Brings runs to their end.
             deadline: When to stop, as `time.monotonic` has it.
             retry: Whether runs that failed are tried again.
+            keep_checkpoints: Whether the checkpoint of a run stays once it is done.
             say: Told in words what happens.
 
         Returns:
@@ -161,7 +163,7 @@ class Experiment:
         self.save()
         try:
             with FileLock(self.folder / ".lock", timeout=0):
-                return self._run(runner, deadline, retry, say)
+                return self._run(runner, deadline, retry, keep_checkpoints, say)
         except Timeout as error:
             raise RunError(
                 f"another process is working on {self.folder}. Wait for it, or stop it."
@@ -172,6 +174,7 @@ class Experiment:
         runner: Runner,
         deadline: float | None,
         retry: bool,
+        keep: bool,
         say: Callable[[str], None],
     ) -> bool:
         data = {}
@@ -186,7 +189,7 @@ class Experiment:
                 "no training step could be measured, for the reason above, so nothing can be run. "
                 "Mend it; the same command, or --resume, goes on."
             )
-        left = self._left(data, retry)
+        left = self._left(data, retry, keep)
         count = sum(map(len, left))
         say(f"{self.grid.size - count} of {self.grid.size} runs are done")
         return runner.run(left, deadline=deadline) if left else True
@@ -206,7 +209,7 @@ class Experiment:
             path = self.plan_file(cell)
             if not path.is_file():
                 job = Job(
-                    folder=path.with_suffix(""),
+                    folder=self.folder / "runs" / slug(cell.name) / "measuring",
                     settings=unfrozen(cell.settings),
                     label=Label(cell=cell.name, arm="measuring", kind="baseline"),
                     plan=path,
@@ -217,17 +220,17 @@ class Experiment:
             say("measuring what a training step costs")
         return runner.run(teams, deadline=deadline) if teams else True
 
-    def _left(self, data: dict[str, Path], retry: bool) -> list[list[Task]]:
+    def _left(self, data: dict[str, Path], retry: bool, keep: bool) -> list[list[Task]]:
         """Teams of what is not done: seed by seed, so that every cell soon has some of all arms."""
         by_seed: list[list[list[Task]]] = [[] for _ in self.grid.seeds]
         for cell in self.grid.cells:
             try:
                 of_cell = self.jobs(cell)
-            except FreezeOutError:  # its costs could not be measured, which has been told
+            except FreezeOutError:  # its costs could not be measured, which is recorded
                 continue
             for teams, jobs in zip(by_seed, of_cell, strict=True):
                 tasks = [
-                    Task(replace(job, data=data[cell.name]))
+                    Task(replace(job, data=data[cell.name], keep_checkpoint=keep))
                     for job in jobs
                     if _wanted(job_status(job), retry)
                 ]

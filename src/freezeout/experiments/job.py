@@ -70,6 +70,7 @@ class Job:
         plan: File with a plan of the same network, from whose measured costs the saving is
             predicted; ``None``: no prediction.
         data: File with the data, prepared; ``None``: the run prepares it itself.
+        keep_checkpoint: Whether its checkpoint stays once it is done.
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class Job:
     label: Label
     plan: Path | None = None
     data: Path | None = None
+    keep_checkpoint: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -86,6 +88,7 @@ class Job:
             "label": asdict(self.label),
             "plan": None if self.plan is None else str(self.plan),
             "data": None if self.data is None else str(self.data),
+            "keep_checkpoint": self.keep_checkpoint,
         }
 
     @classmethod
@@ -98,6 +101,7 @@ class Job:
             label=Label(**values["label"]),
             plan=None if plan is None else Path(plan),
             data=None if data is None else Path(data),
+            keep_checkpoint=values["keep_checkpoint"],
         )
 
 
@@ -176,6 +180,7 @@ def measure_job(job: Job) -> None:
     job.plan.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plan.to_dict(), indent=1) + "\n"
     write_atomically(job.plan, lambda file: file.write(text.encode()))
+    _failed_file(job).unlink(missing_ok=True)
 
 
 def _train(job: Job, observers: Sequence[Observer]) -> Outcome:
@@ -193,7 +198,11 @@ def _train(job: Job, observers: Sequence[Observer]) -> Outcome:
             plan = Plan.load(job.plan)  # schedule and length are replaced by the run's own
         result = start(job.settings, folder, observers, predict=False, plan=plan, dataset=dataset)
     save_summary(summarise(result, folder), result, folder)
-    return "interrupted" if result.interrupted else "done"
+    if result.interrupted:
+        return "interrupted"
+    if not job.keep_checkpoint:
+        folder.checkpoint.unlink(missing_ok=True)
+    return "done"
 
 
 class _Labels(Observer):

@@ -210,7 +210,8 @@ class _Worker:
         self.task = task
         self.starts = 0
         folder = task.job.folder
-        self.log = logs / f"{folder.parent.name}-{folder.name}.log"
+        names = (folder.parent.parent.name, folder.parent.name, folder.name)
+        self.log = logs / f"{'--'.join(names[task.do == 'measure' :])}.log"
         self._cores = cores
         self._threads = str(threads)
         self.start()

@@ -244,9 +244,10 @@ class _Sweep:
         try:
             outcome, reason = self._ray.get(ref)
         except errors.RayTaskError as error:  # not the run: the task around it
+            reason = _first_line(error.cause or error)
             return "unfit", (
-                f"a machine of the Ray cluster cannot work: {_first_line(error.cause or error)}. All need "
-                "the same Python and freezeout, and must be able to write to the folder."
+                f"a machine of the Ray cluster cannot work: {reason}. All need the same Python and "
+                "freezeout, and must be able to write to the folder."
             )
         except errors.RayError as error:
             kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)
@@ -256,7 +257,7 @@ class _Sweep:
     def _journal(self, event: str, flight: _Flight, note: dict[str, Any], **more: str) -> None:
         """Notes for good which machine did what."""
         where = {key: note[key] for key in ("node", "host", "pid") if key in note}
-        run = str(flight.task.job.folder)
+        run = os.path.relpath(flight.task.job.folder.absolute(), self._logs.parent)
         values = {"event": event, "time": time.time(), "run": run, "do": flight.task.do}
         line = json.dumps({**values, "attempt": flight.attempt, **where, **more})
         with (self._logs / "ray.jsonl").open("a", encoding="utf-8") as file:

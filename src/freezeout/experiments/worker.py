@@ -18,7 +18,14 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from freezeout.errors import FreezeOutError
-from freezeout.experiments.job import Job, Outcome, failure, measure_job, run_job
+from freezeout.experiments.job import (
+    Job,
+    Outcome,
+    failure,
+    measure_job,
+    record_failure,
+    run_job,
+)
 from freezeout.training.observer import EpochRecord, Observer, Progress
 
 __all__ = ["TURNS", "main"]
@@ -143,7 +150,11 @@ def main() -> int:
             else:
                 outcome = run_job(job, [_Turns(line)])
         except FreezeOutError as error:
-            line.tell(event="end", outcome="failed", reason=" ".join(str(error).split()))
+            reason = " ".join(str(error).split())
+            if task["do"] == "measure":
+                reason = f"its step cannot be measured: {reason}"
+                record_failure(job, reason)
+            line.tell(event="end", outcome="failed", reason=reason)
             return 1
         line.tell(event="end", outcome=outcome, reason=failure(job.folder) or "")
         return {"done": 0, "failed": 1}.get(outcome, 3)

@@ -1,4 +1,4 @@
-"""What a run looks like: a live display, a closing summary, a picture.
+"""What runs look like: a live display, a closing summary, a picture, a page of many runs.
 
 Everything here takes plain numbers and names and knows nothing of how runs are made. ``rich`` and
 ``matplotlib`` (the ``cli`` extra) are imported in this package only; ``matplotlib`` only once a
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from freezeout.report.choose import DisplayMode, make_display
 from freezeout.report.display import Display, EpochLine, LineDisplay, SilentDisplay, Status
 from freezeout.report.live import LiveDisplay
+from freezeout.report.page import write_report
+from freezeout.report.section import Section
 from freezeout.report.summary import (
     DepthCost,
     RunSummary,
@@ -21,11 +23,13 @@ from freezeout.report.summary import (
     render_summary,
     summary_text,
 )
+from freezeout.report.table import Column, Table
 
 if TYPE_CHECKING:
     from freezeout.report.picture import build_figure, draw_run
 
 __all__ = [
+    "Column",
     "DepthCost",
     "Display",
     "DisplayMode",
@@ -33,8 +37,10 @@ __all__ = [
     "LineDisplay",
     "LiveDisplay",
     "RunSummary",
+    "Section",
     "SilentDisplay",
     "Status",
+    "Table",
     "build_figure",
     "draw_run",
     "format_seconds",
@@ -43,6 +49,7 @@ __all__ = [
     "print_summary",
     "render_summary",
     "summary_text",
+    "write_report",
 ]
 
 
