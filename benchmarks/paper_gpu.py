@@ -121,7 +121,8 @@ def summarise(files: Sequence[Path], out: Path) -> int:
 def arguments(cells: Mapping[str, Mapping[str, Any]]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0],
-        epilog="Exit status: 0 if the piece was done, 1 if a run failed, 130 after Ctrl-C.",
+        epilog="Exit status: 0 if the piece was done, 1 if a run failed, 2 if it cannot begin or "
+        "go on, 130 after Ctrl-C.",
         allow_abbrev=False,
     )
 

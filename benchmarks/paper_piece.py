@@ -112,7 +112,11 @@ class Piece:
         runner = pool(self.given.processes, threads, self.state / "logs", self.tell)
         try:
             return part.experiment.run(
-                runner, deadline=deadline, retry=self.given.retry, say=self.say
+                runner,
+                deadline=deadline,
+                retry=self.given.retry,
+                keep_checkpoints=False,  # a hundred megabytes each, and nothing here reads them
+                say=self.say,
             )
         except RunError:
             if part.cell.name in self.problems:  # one that cannot be measured holds no other up

@@ -227,7 +227,7 @@ def test_less_error_at_equal_time_paid():
     # Differences -0.9, -0.9, -0.9, -0.9, -1.0: mean -0.92, t(4) s / sqrt(5) = 0.0555.
     assert found.sentence.startswith(
         "Freezing paid: its error is 0.92 points lower than that of a plain run of the same time "
-        "(95 % interval -0.98 to -0.86). It took 19.9 % less time than the full run ("
+        "(95 % interval -0.98 to -0.86). Freezing took 19.9 % less time than the full run ("
     )
     assert found.sentence.endswith(" and ended 0.08 points higher (-0.02 to 0.18).")
     assert found.more_seeds is None
@@ -303,7 +303,7 @@ def test_without_an_equal_time_baseline_the_question_is_open():
 def test_no_time_saved_did_not_pay_whatever_the_error():
     found = verdict(seconds=[105.0, 106.0, 104.0, 105.0, 106.0])
     assert (found.outcome, found.reason) == ("did not pay", "no time saved")
-    assert found.sentence.startswith("Freezing did not pay: it saved no time. It took 5.2 % more")
+    assert found.sentence.startswith("Freezing did not pay: it saved no time. Freezing took 5.2 % more")
     # Numbers count in the direction that is named.
     low, high = map(float, re.search(r"full run \((\S+) to (\S+)\)", found.sentence).groups())
     assert 0 < low < 5.2 < high

@@ -289,7 +289,8 @@ def test_records_hold_what_a_comparison_needs(compared):
     variant = next(r for r in records if r.kind == "variant")
     control = next(r for r in records if r.kind == "control" and r.seed == variant.seed)
     assert variant.rates == control.rates
-    assert variant.measured is not None
+    full = next(r for r in records if r.kind == "baseline" and r.seed == variant.seed)
+    assert variant.measured == 1 - variant.train_seconds / full.train_seconds
     assert control.measured is None
 
 

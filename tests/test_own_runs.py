@@ -243,6 +243,16 @@ def test_an_experiment_in_which_nothing_can_be_measured_says_so(own, tmp_path):
     refused(lambda: experiment.run(Failing()), "no training step could be measured")
 
 
+def test_the_example_of_the_docs_learns(write, tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    write(code, "mine.py")
+    changes = {"model": "mine:make_net", "data": "mine:load", "epochs": 2, "lr": 0.05}
+    result = start(Settings(**{**OWN, **changes}), RunFolder(tmp_path / "run"), predict=False)
+    assert result.trainer.scheduler.layers.names == ("0", "3", "8")
+    assert result.trainer.history[-1].test_error < 60  # by guessing 90
+
+
 # --- Settings ----------------------------------------------------------------------------------
 
 

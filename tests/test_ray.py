@@ -248,8 +248,6 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(
     job = retry.task.job
     log = [json.loads(line) for line in (job.folder / "log.jsonl").read_text().splitlines()]
     assert [line["event"] for line in log].count("start") == 1
-    (resumed,) = [line["step"] for line in log if line["event"] == "resume"]
-    assert resumed >= 20
     again = train(tmp_path / "again", **{**LONG, "lr": rate, "seed": 0})
     assert_same_end(RunFolder(job.folder), again)
 
@@ -286,42 +284,50 @@ def test_a_stopped_experiment_goes_on_to_the_same_bits(cluster, tmp_path, monkey
     folder = tmp_path / "stopped"
     clock = SimpleNamespace(monotonic=time.monotonic, time=time.time)
     monkeypatch.setattr(remote, "time", clock)
-    late = []
+    monkeypatch.setattr(remote, "_POLL", 0.05)  # of the driver: it sees soon how far a run is
+    events = []
 
-    def tell_late(event):
-        late.append(event)
-        if event.kind == "turn" and event.step:
-            clock.monotonic = lambda: math.inf  # past any deadline
+    def tell(event):
+        events.append(event)
+        if event.kind == "turn" and event.step and not stops:
+            stops.append(event.step)
+            stop()
 
+    def late():
+        clock.monotonic = lambda: math.inf  # past any deadline
+
+    stops, stop = [], late
+    deadline = time.monotonic() + 1e6
     many = made(folder, **{**LONG, "grid": {"seed": [0, 1, 2, 3]}})
-    assert not many.run(
-        ray_pool(cluster.address, folder, tell_late), deadline=time.monotonic() + 1e6
-    )
-    assert len(runs(folder)) <= 2  # what had not begun was not
-    begun = [event.task.job.folder for event in late if event.kind == "begin"]
-    assert [e.task.job.folder for e in late if e.kind == "interrupted"] == begun
+    assert not many.run(ray_pool(cluster.address, folder, tell), deadline=deadline)
+    begun = {event.task.job.folder for event in events if event.kind == "begin"}
+    assert 1 <= len(begun) <= 2  # as many as there are machines
+    assert {e.task.job.folder for e in events if e.kind == "interrupted"} == begun
+    assert runs(folder) == {run.relative_to(folder) for run in begun}
     for run in begun:
         last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
         assert (last["event"], last["finished"]) == ("end", False)
     clock.monotonic = time.monotonic
 
-    one = made(folder, **LONG)
-    stopped, whole = [], []
+    seed = min(event.task.job.settings.seed for event in events if event.kind == "begin")
+    one = made(folder, **LONG, seed=seed, grid={"seed": [seed]})
+    before = max(e.step for e in events if e.kind == "turn" and e.task.job.settings.seed == seed)
+    events.clear()
 
-    def tell_stopped(event):
-        stopped.append(event)
-        if event.kind == "turn" and event.step > late[-2].step:
-            os.kill(os.getpid(), signal.SIGINT)
-
+    stops, stop = [], lambda: os.kill(os.getpid(), signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        one.run(ray_pool(cluster.address, folder, tell_stopped))
-    assert kinds(stopped) == ["begin", "interrupted"]
-    assert one.run(ray_pool(cluster.address, folder, whole.append))
-    assert kinds(whole) == ["begin", "done"]
-    assert next(e.step for e in stopped if e.kind == "turn") > 0
-    assert next(e.step for e in whole if e.kind == "turn") >= stopped[-2].step
-    (run,) = {event.task.job.folder for event in whole}
-    assert_same_end(RunFolder(run), train(tmp_path / "again", **LONG, seed=0))
+        one.run(ray_pool(cluster.address, folder, tell))
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert kinds(events) == ["begin", "interrupted"]
+    assert stops[0] >= before  # it went on where it had been stopped
+
+    events.clear()
+    assert one.run(ray_pool(cluster.address, folder, tell))  # stops only once
+    assert kinds(events) == ["begin", "done"]
+    assert events[1].step >= stops[0]
+    run = events[0].task.job.folder
+    assert_same_end(RunFolder(run), train(tmp_path / "again", **LONG, seed=seed))
 
 
 # --- What cannot work --------------------------------------------------------------------------

@@ -106,15 +106,16 @@ linear, t0 = 0.5 0.62 (0.55 to 0.70)    1.00 (0.91 to 1.09)  -
 Brackets and +-: 95 % intervals; error in % of the test data.
 
 cubic, t0 = 0.8: Freezing paid: its error is 0.92 points lower than that of a
-plain run of the same time (97.5 % interval -0.99 to -0.85). It took 17.7 % less
-time than the full run (17.1 to 18.3) and ended 0.08 points higher (-0.02 to
-0.18). Rates alone, with nothing frozen, end with the same error in all 5 seeds.
+plain run of the same time (97.5 % interval -0.99 to -0.85). Freezing took 17.7
+% less time than the full run (17.1 to 18.3) and ended 0.08 points higher (-0.02
+to 0.18). Rates alone, with nothing frozen, end with the same error in all 5
+seeds.
 
 linear, t0 = 0.5: Freezing did not pay: its error is 0.62 points higher than
 that of a plain run of the same time (97.5 % interval 0.52 to 0.73). Training
 for fewer epochs does better. The equal-time baseline took 6.0 % longer than the
-variant, so the comparison is hard on freezing. It took 17.7 % less time than
-the full run (17.1 to 18.3) and ended 1.00 points higher (0.91 to 1.09).
+variant, so the comparison is hard on freezing. Freezing took 17.7 % less time
+than the full run (17.1 to 18.3) and ended 1.00 points higher (0.91 to 1.09).
 
 2 variants share the 5 % chance of a wrong verdict: verdicts use 97.5 %
 intervals. Those in the tables hold with 95 % each.

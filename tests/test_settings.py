@@ -40,6 +40,10 @@ BAD = [
     ({"deterministic": 1}, "deterministic must be true or false, got 1."),
     ({"train_size": 1}, "train_size must be at least 2, got 1."),
     ({"holdout": -1}, "holdout must be at least 0, got -1."),
+    ({"shrink": 0}, "shrink must be at least 1, got 0. Average squares"),
+    ({"shrink": 1.5}, "shrink must be a whole number, got 1.5."),
+    ({"freeze": 0}, "freeze must be true or false, got 0."),
+    ({"freeze": False, "const_time": True}, "const_time needs freeze, got freeze=False: a run in"),
     ({"padding": -1}, "padding must be at least 0, got -1."),
     ({"flip": "yes"}, "flip must be true or false, got 'yes'."),
     ({"evaluate_every": 0}, "evaluate_every must be at least 1, got 0."),
@@ -142,6 +146,7 @@ def test_schedule_comes_from_the_settings():
         ({"t0": 0.5, "spacing": "linear", "scaled": False}, ", linear, t0 = 0.5, unscaled"),
         ({"t0": 1.0}, "resnet-20 on digits, no freezing"),
         ({"times": (0.5, 1.0)}, "resnet-20 on digits, explicit freeze times"),
+        ({"freeze": False, "scaled": False}, ", cubic, t0 = 0.8, unscaled, rates only"),
     ],
 )
 def test_a_title_says_what_runs(changes, title):

@@ -15,6 +15,7 @@ from freezeout.data import (
     channel_statistics,
     default_augmentation,
     hold_out,
+    shrink,
 )
 
 
@@ -99,6 +100,66 @@ class TestHoldOut:
     def test_refuses_what_is_no_integer(self, count):
         with pytest.raises(TypeError, match=f"^holdout must be an integer, got {count!r}"):
             hold_out(Dataset(**parts()), count)
+
+
+class TestShrink:
+    def test_averages_squares_and_cuts_off_what_is_left_over(self):
+        images = torch.zeros(2, 1, 5, 7, dtype=torch.uint8)
+        images[0, 0, :2, :2] = torch.tensor([[1, 2], [3, 5]])  # 2.75
+        images[0, 0, 2:4, 4:6] = torch.tensor([[255, 255], [255, 255]])
+        images[1, 0, :2, 2:4] = torch.tensor([[0, 1], [0, 0]])  # 0.25
+        images[:, :, 4], images[:, :, :, 6] = 200, 200  # is cut off
+        small = shrink(
+            Dataset(
+                **parts(
+                    train_images=images,
+                    train_labels=torch.tensor([0, 1]),
+                    test_images=images[:1],
+                    test_labels=torch.tensor([1]),
+                )
+            ),
+            2,
+        )
+        expected = torch.tensor([[[[3, 0, 0], [0, 0, 255]]], [[[0, 0, 0], [0, 0, 0]]]])
+        assert torch.equal(small.train_images, expected.to(torch.uint8))
+        assert torch.equal(small.test_images, expected[:1].to(torch.uint8))
+        assert small.image_size == (2, 3)
+
+    def test_rounds_half_to_even_in_every_channel_by_itself(self):
+        images = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+        images[0, 0, 0, 0], images[0, 1, 0, 0], images[0, 2] = 2, 6, 255  # 0.5, 1.5, 255
+        one = {"train_labels": torch.tensor([0]), "test_labels": torch.tensor([0])}
+        small = shrink(Dataset(**parts(train_images=images, test_images=images, **one)), 2)
+        assert small.train_images.flatten().tolist() == [0, 2, 255]
+        assert small.train_images.dtype == torch.uint8
+
+    def test_leaves_the_original_and_all_but_the_images(self):
+        dataset = Dataset(**parts())
+        before = dataset.train_images.clone()
+        small = shrink(dataset, 2)
+        assert torch.equal(dataset.train_images, before)
+        assert (small.name, small.classes) == (dataset.name, dataset.classes)
+        assert torch.equal(small.train_labels, dataset.train_labels)
+        assert torch.equal(small.test_labels, dataset.test_labels)
+        assert shrink(dataset, 1) is dataset
+
+    def test_more_images_than_are_shrunk_at_once(self):
+        images = torch.arange(5000).remainder(256).to(torch.uint8).view(-1, 1, 1, 1)
+        images = images.expand(-1, 3, 2, 4).contiguous()
+        labels = torch.zeros(5000, dtype=torch.int64)
+        small = shrink(Dataset(**parts(train_images=images, train_labels=labels)), 2)
+        assert torch.equal(small.train_images, images[:, :, :1, :2])
+
+    @pytest.mark.parametrize("factor", [0, 3, -1])
+    def test_refuses_what_leaves_no_image(self, factor):
+        words = rf"^shrink must lie in 1 to 2 for images of 2x4, got {factor}\."
+        with pytest.raises(ValueError, match=words):
+            shrink(Dataset(**parts()), factor)
+
+    @pytest.mark.parametrize("factor", [0.5, True, "2"])
+    def test_refuses_what_is_no_integer(self, factor):
+        with pytest.raises(TypeError, match=f"^shrink must be an integer, got {factor!r}"):
+            shrink(Dataset(**parts()), factor)
 
 
 class TestAugmentation:

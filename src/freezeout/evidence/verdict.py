@@ -192,7 +192,7 @@ def _against_full(alone: Question, difference: Estimate | None) -> Iterator[str]
         if difference is not None:
             yield f"{_compared(difference, 'the full run', '').capitalize()}."
         return
-    text = f"It took {_time(alone.saving)}"
+    text = f"Freezing took {_time(alone.saving)}"
     if difference is not None:
         size = f"{abs(difference.mean):.2f}"
         word = "higher" if difference.mean > 0 else "lower"

@@ -75,7 +75,8 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[Unread]]:
         except (FreezeOutError, OSError, KeyError, ValueError, TypeError, IndexError) as error:
             text = " ".join(str(error).split()) or type(error).__name__
             unread.append(Unread(name, f"cannot be read: {text}"))
-    return _told_apart(records, dict(zip(_names(paths), paths, strict=True))), unread
+    records = _told_apart(records, dict(zip(_names(paths), paths, strict=True)))
+    return _measured_beside(records), unread
 
 
 def read_run(path: Path, name: str | None = None) -> RunRecord:
@@ -150,6 +151,28 @@ def _label(path: Path, settings: Settings) -> Label:
     if settings.freeze:
         return Label(cell=cell, arm=variant.name, kind="variant")
     return Label(cell=cell, arm=f"{variant.name} rates only", kind="control", of=variant.name)
+
+
+def _measured_beside(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Records with savings measured against the baseline, where it took as many steps.
+
+    Within a run the unfrozen steps come first, so that a machine that changes its speed spoils the
+    figure; a baseline beside it met the same machine.
+    """
+    full = {(r.cell, r.seed): r for r in records if r.kind == "baseline" and r.finished}
+    beside = []
+    for record in records:
+        other = full.get((record.cell, record.seed))
+        if (
+            other is not None
+            and record.kind == "variant"
+            and record.finished
+            and record.total_steps == other.total_steps
+            and other.train_seconds > 0
+        ):
+            record = replace(record, measured=1.0 - record.train_seconds / other.train_seconds)
+        beside.append(record)
+    return beside
 
 
 _NOT_SHARED = (
