@@ -22,9 +22,11 @@ from freezeout.experiments.pool import available_cores, slot_cores
 from freezeout.experiments.prepared import load_prepared, save_prepared
 from freezeout.experiments.signals import StopSignals
 from freezeout.saving import Plan
+from freezeout.schedule import Schedule
 from freezeout.training import Observer, RunFolder, start
 from freezeout.training.checkpoint import load_checkpoint
 from runs import SMALL, KillAt, KilledError, assert_same_end, small, train
+from strategies import made_costs
 
 LABEL = Label(cell="small", arm="cubic:0.6", kind="variant")
 
@@ -141,6 +143,27 @@ def test_a_measured_job_leaves_a_plan_of_its_whole_length(tmp_path):
     assert 0 < read_run(made.folder).predicted == used.saving
     with pytest.raises(ValueError, match="plan must name a file"):
         measure_job(made)
+
+
+@pytest.mark.parametrize(
+    ("width", "seconds", "rounds"),
+    [(0.03, 1.0, [6]), (0.3, 1000.0, [6, 12, 24]), (0.3, 0.0, [6])],
+    ids=["precise at once", "noisy", "noisy, but long enough for this run"],
+)
+def test_a_noisy_step_is_measured_longer(monkeypatch, width, seconds, rounds):
+    asked = []
+
+    class Found(Plan):
+        interval = property(lambda self: (0.1, 0.1 + width))
+        baseline_seconds = property(lambda self: seconds)
+
+    def forecast(trainer, *, rounds):
+        asked.append(rounds)
+        return Found(made_costs((2.0, 1.0)), Schedule(t0=1.0), 100)
+
+    monkeypatch.setattr(job_module, "forecast", forecast)
+    job_module._precise_forecast(None)
+    assert asked == rounds
 
 
 def test_prepared_data_are_those_of_the_settings(tmp_path):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +19,7 @@ from freezeout.experiments.arms import variant_of
 from freezeout.experiments.outcome import save_summary, summarise
 from freezeout.experiments.prepared import load_prepared
 from freezeout.saving import Plan
+from freezeout.schedule import Schedule
 from freezeout.training.checkpoint import remove_parts, write_atomically
 from freezeout.training.folder import RunFolder
 from freezeout.training.forecast import forecast
@@ -169,6 +171,10 @@ def failure(folder: Path) -> str | None:
 def measure_job(job: Job) -> None:
     """Measures what a step of a run costs and saves a plan of the run where `job.plan` says.
 
+    How long an equal-time baseline is depends on it, so on a noisy machine it measures again, twice
+    as long each time, until the saving of the default schedule is known to 2 points either way, or
+    a twentieth of what the run takes has been spent.
+
     Raises:
         FreezeOutError: If it cannot be measured.
     """
@@ -176,11 +182,27 @@ def measure_job(job: Job) -> None:
         raise ValueError("plan must name a file to write, got None. Give the job one.")
     settings, dataset = prepare(job.settings, _dataset(job))
     with on_machine(settings):
-        plan = forecast(Trainer(settings, dataset))
+        plan = _precise_forecast(Trainer(settings, dataset))
     job.plan.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plan.to_dict(), indent=1) + "\n"
     write_atomically(job.plan, lambda file: file.write(text.encode()))
     _failed_file(job).unlink(missing_ok=True)
+
+
+_ROUNDS = (6, 12, 24)
+_PRECISE = 0.02  # half of the interval of a saving
+_SHARE = 0.05
+
+
+def _precise_forecast(trainer: Trainer) -> Plan:
+    begun = time.monotonic()
+    for rounds in _ROUNDS:
+        plan = forecast(trainer, rounds=rounds)
+        low, high = replace(plan, schedule=Schedule(), spacing="").interval or (0.0, 0.0)
+        spent = time.monotonic() - begun
+        if high - low <= 2 * _PRECISE or spent > _SHARE * plan.baseline_seconds:
+            break
+    return plan
 
 
 def _train(job: Job, observers: Sequence[Observer]) -> Outcome:
