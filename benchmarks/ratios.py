@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from scipy.stats import quantile_test  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.stats import quantile_test  # scipy ships no types
 
 __all__ = [
     "CONFIDENCE",

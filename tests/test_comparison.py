@@ -303,7 +303,9 @@ def test_without_an_equal_time_baseline_the_question_is_open():
 def test_no_time_saved_did_not_pay_whatever_the_error():
     found = verdict(seconds=[105.0, 106.0, 104.0, 105.0, 106.0])
     assert (found.outcome, found.reason) == ("did not pay", "no time saved")
-    assert found.sentence.startswith("Freezing did not pay: it saved no time. Freezing took 5.2 % more")
+    assert found.sentence.startswith(
+        "Freezing did not pay: it saved no time. Freezing took 5.2 % more"
+    )
     # Numbers count in the direction that is named.
     low, high = map(float, re.search(r"full run \((\S+) to (\S+)\)", found.sentence).groups())
     assert 0 < low < 5.2 < high

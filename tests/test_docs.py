@@ -1,5 +1,6 @@
 """Every example in README and docs is run, every command parsed, every link followed."""
 
+import csv
 import importlib.util
 import json
 import re
@@ -78,6 +79,25 @@ def test_every_preset_is_described():
     text = (ROOT / "docs" / "training.md").read_text()
     for preset in PRESETS:
         assert f"| `{preset}` |" in text
+
+
+def test_the_benchmark_page_shows_the_committed_comparison():
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    results = ROOT / "benchmarks" / "results" / "paper-small"
+    table = (results / "table.md").read_text()
+    assert table in page
+    with (results / "comparison.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "variant"]
+    assert len(rows) == 6
+    for row, line in zip(rows, table.splitlines()[2:], strict=True):
+        assert int(row["seeds"]) >= 5
+        assert line.startswith(f"| {row['cell']} | {row['seeds']} | ")
+        assert f"| {float(row['error_percent']):.2f} ± " in line
+        assert line.endswith(f"| {row['verdict']} |")
+    report = (results / "report.html").read_text()
+    for row in rows:
+        assert row["cell"] in report
+        assert f"{float(row['error_percent']):.2f}" in report
 
 
 def test_every_experiment_is_described():

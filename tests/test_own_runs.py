@@ -20,6 +20,7 @@ from freezeout.reference import RateOnly
 from freezeout.schedule import Schedule
 from freezeout.scheduler import FreezeOut
 from freezeout.training import RunFolder, Settings, start
+from freezeout.training.own import OwnNetwork
 from freezeout.training.run import prepare, resume
 from freezeout.training.toml import read_toml, toml_bytes
 from freezeout.training.trainer import Trainer
@@ -393,6 +394,18 @@ def test_a_network_that_does_not_fit_the_data_is_refused_before_anything_is_writ
     write(NETS.replace(*change))
     refused(lambda: trained(tmp_path / "run", own()), words)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_with_lazy_modules_is_refused(own, write, tmp_path):
+    write("def make(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.Linear(4, 3))")
+    refused(lambda: trained(tmp_path / "run", own()), "lazy modules, .* Run it once within the fun")
+
+
+@pytest.mark.filterwarnings("default")  # torch.jit is deprecated
+def test_a_scripted_network_is_refused(own):
+    network = OwnNetwork("own_nets:make", 3)
+    scripted = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+    refused(lambda: network.cut(scripted, torch.zeros(2, 1, 2, 2)), "scripted or traced module")
 
 
 @pytest.mark.parametrize(

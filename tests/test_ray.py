@@ -29,10 +29,10 @@ from freezeout.training import RunFolder
 from runs import SMALL, assert_same_end, train
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'freezeout[ray]'")
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 
 VALUES = {**SMALL, "threads": 1, "train_size": 160, "t0": 1.0}  # ten steps an epoch
-LONG = {**VALUES, "epochs": 60}
+LONG = {**VALUES, "epochs": 30}
 
 # The cluster lives in a process of its own: a head that does no work, and two machines of one CPU.
 CLUSTER = """
@@ -211,7 +211,9 @@ def disturbed(cluster, tmp_path_factory):
             (child,) = children(where["pid"])
             os.kill(child, signal.SIGKILL)
 
-    assert experiment.run(ray_pool(cluster.address, folder, tell))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "_POLL", 0.05)  # so that it is soon known how far a run is
+        assert experiment.run(ray_pool(cluster.address, folder, tell))
     return SimpleNamespace(folder=folder, events=events)
 
 
@@ -257,7 +259,7 @@ def test_a_run_that_nothing_happens_to_is_not_begun_twice(disturbed):
     assert kinds(events) == ["begin", "done"]
     steps = [event.step for event in events if event.kind == "turn"]
     assert steps == sorted(steps)
-    assert (steps[-1], events[-2].total) == (600, 600)
+    assert (steps[-1], events[-2].total) == (300, 300)
 
 
 def test_a_run_that_dies_too_often_fails_and_the_others_finish(disturbed):
@@ -284,7 +286,7 @@ def test_a_stopped_experiment_goes_on_to_the_same_bits(cluster, tmp_path, monkey
     folder = tmp_path / "stopped"
     clock = SimpleNamespace(monotonic=time.monotonic, time=time.time)
     monkeypatch.setattr(remote, "time", clock)
-    monkeypatch.setattr(remote, "_POLL", 0.05)  # of the driver: it sees soon how far a run is
+    monkeypatch.setattr(remote, "_POLL", 0.05)
     events = []
 
     def tell(event):
@@ -328,6 +330,30 @@ def test_a_stopped_experiment_goes_on_to_the_same_bits(cluster, tmp_path, monkey
     assert events[1].step >= stops[0]
     run = events[0].task.job.folder
     assert_same_end(RunFolder(run), train(tmp_path / "again", **LONG, seed=seed))
+
+
+def test_a_lost_cluster_is_told_and_the_runs_save(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "_POLL", 0.05)
+    monkeypatch.setattr(remote, "_LOST", 0.5)
+    events = []
+
+    def tell(event):
+        events.append(event)
+        if event.kind == "turn" and event.step >= 10:
+            monkeypatch.setattr(remote, "_silence", lambda address: "Connection refused")
+
+    experiment = made(tmp_path, **{**LONG, "epochs": 300})
+    lost = (
+        r"^the Ray cluster at \S+ was lost \(no answer for 0 seconds: Connection refused\)\. Start"
+    )
+    with pytest.raises(RunError, match=lost):
+        experiment.run(ray_pool(cluster.address, tmp_path, tell))
+    log = events[0].task.job.folder / "log.jsonl"
+    until = time.monotonic() + 60
+    while (last := json.loads(log.read_text().splitlines()[-1]))["event"] != "end":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert not last["finished"]
 
 
 # --- What cannot work --------------------------------------------------------------------------

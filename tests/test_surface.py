@@ -39,7 +39,8 @@ ALLOWED = {
     "reference": MIDDLE,
     "models": BASE | {"importing"},
     "data": BASE | {"importing"},
-    "training": HIGH | {"importing", "models", "data", "reference"},  # the control trains with the oracle
+    # the control trains with the oracle
+    "training": HIGH | {"importing", "models", "data", "reference"},
     "evidence": BASE,
     "report": BASE | {"evidence"},
     "experiments": HIGH | {"models", "data", "training", "evidence", "report"},

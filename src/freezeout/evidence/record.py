@@ -82,8 +82,8 @@ class RunRecord:
             unknown.
         predicted: Saving predicted before the run, as a fraction; ``None`` if it was not.
         predicted_interval: Its 95 % interval.
-        measured: Saving measured by a clock, as a fraction: against the baseline of the same cell and
-            seed where there is one, else by the run's own unfrozen steps; ``None`` if unknown.
+        measured: Saving measured by a clock, as a fraction: against the baseline of the same cell
+            and seed where there is one, else by the run's own unfrozen steps; ``None`` if unknown.
         device: Where it ran: ``"CPU, 1 thread"``, ``"NVIDIA H200"``.
         precision: ``"fp32"`` or ``"bf16"``.
     """

@@ -20,7 +20,7 @@ from freezeout.experiments.arms import equal_steps, make_arms, unfrozen
 from freezeout.experiments.grid import Cell, Grid, slug
 from freezeout.experiments.job import Job, Label, Status, job_status
 from freezeout.experiments.pool import Task
-from freezeout.experiments.prepared import save_prepared
+from freezeout.experiments.prepared import prepared_file, save_prepared
 from freezeout.saving import Plan
 from freezeout.training.checkpoint import write_atomically
 
@@ -177,14 +177,16 @@ class Experiment:
         keep: bool,
         say: Callable[[str], None],
     ) -> bool:
-        data = {}
+        data: dict[str, Path] = {}
         for cell in self.grid.cells:
-            say(f"preparing {cell.settings.data}")
+            if not prepared_file(cell.settings, self.folder / "data").is_file():
+                say(f"preparing {cell.settings.data}")
             data[cell.name] = save_prepared(cell.settings, self.folder / "data")
         if not self._measure(runner, data, deadline, say):
             return False
         cells = self.grid.cells
-        if self.grid.equal_time and not any(self.plan_file(cell).is_file() for cell in cells):
+        wanted = self.grid.equal_time and self.grid.variants
+        if wanted and not any(self.plan_file(cell).is_file() for cell in cells):
             raise RunError(
                 "no training step could be measured, for the reason above, so nothing can be run. "
                 "Mend it; the same command, or --resume, goes on."

@@ -14,16 +14,17 @@ from freezeout.training.checkpoint import write_atomically
 from freezeout.training.run import prepare
 from freezeout.training.settings import Settings
 
-__all__ = ["data_key", "load_prepared", "save_prepared"]
+__all__ = ["load_prepared", "prepared_file", "save_prepared"]
 
 _DECIDES = ("data", "holdout", "train_size", "shrink")
 """Settings that decide what the data are."""
 
 
-def data_key(settings: Settings) -> str:
-    """A name for what settings make of their data: equal for equal data."""
+def prepared_file(settings: Settings, folder: Path) -> Path:
+    """Where the data of some settings are kept: one file for all that make the same of them."""
     values = json.dumps([getattr(settings, name) for name in _DECIDES])
-    return f"data-{hashlib.blake2b(values.encode(), digest_size=8).hexdigest()}"
+    key = hashlib.blake2b(values.encode(), digest_size=8).hexdigest()
+    return folder / f"{key}.pt"
 
 
 def save_prepared(settings: Settings, folder: Path) -> Path:
@@ -40,7 +41,7 @@ def save_prepared(settings: Settings, folder: Path) -> Path:
         DataError: If the data is missing or damaged.
         RunError: If settings and data do not fit together.
     """
-    path = folder / f"{data_key(settings)}.pt"
+    path = prepared_file(settings, folder)
     if not path.is_file():
         _, dataset = prepare(settings)
         values = {name: getattr(dataset, name) for name in _FIELDS}

@@ -37,9 +37,11 @@ __all__ = ["RayPool"]
 
 _POLL = 0.5  # seconds between looks at the notes, at the clock and for a stop
 _ANSWER = 30.0  # seconds for a cluster to answer
+_LOST = 60.0  # seconds without an answer after which a cluster is given up
 _VISIBLE = 30.0  # seconds until a new folder must be seen on all machines
 _PATIENCE = 300.0  # seconds for an earlier process of a run to let go of it, wherever it is
 
+_ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^\s/:]+):([0-9]{1,5})")
 _HINT = (
     "Give what `ray start --head` printed: HOST:PORT, or ray://HOST:PORT from outside of the "
     "cluster, or auto."
@@ -111,9 +113,10 @@ class RayPool:
             StopSignals(stop) as signals,
         ):
             _check_room(ray, tasks, self._threads)
+            pulse = _Pulse(ray, self._address)
             sweep = _Sweep(ray, Path(board), self._threads, self._logs, self._tell, self._retries)
             try:
-                sweep.run(tasks, stop, deadline)
+                sweep.run(tasks, stop, deadline, pulse)
             except ConnectionError as error:
                 raise RunError(
                     f"the Ray cluster at {self._address} was lost ({_first_line(error)}). Start it "
@@ -162,12 +165,19 @@ class _Sweep:
         self._work = ray.remote(_work)
         self._broken: RunError | None = None
 
-    def run(self, tasks: Sequence[Task], stop: threading.Event, deadline: float | None) -> None:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        stop: threading.Event,
+        deadline: float | None,
+        pulse: _Pulse,
+    ) -> None:
         """Returns once all tasks have ended, or all that had begun when it was to stop."""
         for number, task in enumerate(tasks):
             self._send(_Flight(number, task))
         while self._flights:
             ready, _ = self._ray.wait(list(self._flights), timeout=_POLL)
+            pulse.feel()
             if deadline is not None and time.monotonic() > deadline:
                 stop.set()
             if stop.is_set():
@@ -194,7 +204,7 @@ class _Sweep:
             self._logs,
             self._board,
             flight.file,
-            (_VISIBLE, _PATIENCE),
+            (_POLL, _VISIBLE, _PATIENCE),
         )
         self._flights[ref] = flight
 
@@ -270,7 +280,7 @@ def _work(
     logs: Path,
     board: Path,
     name: str,
-    limits: tuple[float, float],
+    limits: tuple[float, float, float],
 ) -> tuple[str, str]:
     """On a machine of the cluster: starts the process of a task and sees it to its end.
 
@@ -280,20 +290,20 @@ def _work(
         logs: Folder for what it prints.
         board: Folder for notes.
         name: File there for the notes of this task.
-        limits: Seconds to wait for the folder to show, and for the run to be free.
+        limits: Seconds between looks, to wait for the folder to show, and for the run to be free.
 
     Returns:
         How it ended, and why.
     """
-    visible, patience = limits
+    poll, visible, patience = limits
     if not _shows(board, visible):
         return "unfit", (
             f"{socket.gethostname()} does not see {logs.parent}. Give a folder with --out that all "
             "machines of the Ray cluster share under the same path."
         )
     ended, stop = threading.Event(), threading.Event()
-    watcher = threading.Thread(target=_watch, args=(board / "stop", stop, ended), daemon=True)
-    watcher.start()
+    watched = (board / "stop", poll, stop, ended)
+    threading.Thread(target=_watch, args=watched, daemon=True).start()
     try:
         if task.do == "run" and not _is_free(task, patience, stop):
             return "held", (
@@ -328,6 +338,30 @@ def _follow(worker: _Worker, note: _Note, stop: threading.Event) -> tuple[str, s
         worker.kill()
 
 
+class _Pulse:
+    """Whether the cluster is still there: Ray itself would wait for its answers for ever."""
+
+    def __init__(self, ray: Any, address: str) -> None:
+        self._address = ray.get_runtime_context().gcs_address if address == "auto" else address
+        self._felt = self._heard = time.monotonic()
+
+    def feel(self) -> None:
+        """Looks now and then.
+
+        Raises:
+            ConnectionError: If it has been gone for a while.
+        """
+        now = time.monotonic()
+        if now - self._felt < _LOST / 10:
+            return
+        self._felt = now
+        reason = _silence(self._address)
+        if reason is None:
+            self._heard = now
+        elif now - self._heard >= _LOST:
+            raise ConnectionError(f"no answer for {_LOST:.0f} seconds: {reason}")
+
+
 class _Note:
     """How far a task is, for all to read."""
 
@@ -359,14 +393,14 @@ def _shows(folder: Path, seconds: float) -> bool:
     return True
 
 
-def _watch(file: Path, stop: threading.Event, ended: threading.Event) -> None:
+def _watch(file: Path, poll: float, stop: threading.Event, ended: threading.Event) -> None:
     """Tells of a stop as soon as the file that says so is there."""
     while True:
         with suppress(OSError):
             if file.exists():
                 stop.set()
                 return
-        if ended.wait(_POLL):
+        if ended.wait(poll):
             return
 
 
@@ -425,16 +459,13 @@ def _check(address: str) -> None:
     It is tried in a process of its own: Ray takes minutes to give up, and then ends the process.
     """
     _import_ray()
-    found = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^\s/:]+):([0-9]{1,5})", address)
-    if address != "auto" and not found:
-        raise RunError(f"{address!r} is no address of a Ray cluster. {_HINT}")
     missing = f"there is no Ray cluster at {address}"
-    if found:
-        try:
-            socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=5.0).close()
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or _first_line(error)
-            raise RunError(f"{missing} ({reason}). {_HINT}") from error
+    if address != "auto":
+        if not _ADDRESS.fullmatch(address):
+            raise RunError(f"{address!r} is no address of a Ray cluster. {_HINT}")
+        reason = _silence(address)
+        if reason is not None:
+            raise RunError(f"{missing} ({reason}). {_HINT}")
     program = (
         "import sys, ray\n"
         "try:\n"
@@ -454,6 +485,18 @@ def _check(address: str) -> None:
     if tried.returncode:
         reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise RunError(f"{missing} ({reason.rstrip('.')[:300]}). {_HINT}")
+
+
+def _silence(address: str) -> str | None:
+    """Why nobody listens at an address; ``None`` if somebody does."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        return "it has no port"
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=5.0).close()
+    except (OSError, OverflowError) as error:
+        return getattr(error, "strerror", None) or _first_line(error)
+    return None
 
 
 @contextmanager

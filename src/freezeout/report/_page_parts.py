@@ -157,8 +157,7 @@ def _figure_html(
     subject: str,
     files: Files,
 ) -> str:
-    from freezeout.report.figures import CELL_FIGURES, CROSS_FIGURES, figure_png, inline_svg
-    from freezeout.report.figures._png import WIDE
+    from freezeout.report.figures import CELL_FIGURES, CROSS_FIGURES, WIDE, figure_png, inline_svg
 
     kind = next(kind for kind in (*CELL_FIGURES, *CROSS_FIGURES) if kind.id == name)
     reason = kind.missing(runs)

@@ -34,8 +34,13 @@ class OwnNetwork:
         """The model on a device.
 
         Raises:
-            RunError: If it cannot be moved.
+            RunError: If it cannot be moved, or has weights without a shape.
         """
+        if any(nn.parameter.is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            raise RunError(
+                f"what {self.target} makes has lazy modules, whose weights have no shape yet. Run "
+                "it once within the function, on torch.zeros(2, in_channels, *image_size)."
+            )
         try:
             return model.to(device)
         except Exception as error:
@@ -57,6 +62,11 @@ class OwnNetwork:
             RunError: If the model does not run on it, or returns something else than logits.
             SplitError: If it cannot be cut.
         """
+        if isinstance(unwrap(model), torch.jit.ScriptModule):
+            raise RunError(
+                f"what {self.target} makes is a scripted or traced module, in which nothing can be "
+                "frozen. Return the module that was scripted."
+            )
         outputs: list[Any] = []
         hook = unwrap(model).register_forward_hook(lambda module, args, out: outputs.append(out))
         try:

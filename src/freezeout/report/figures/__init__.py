@@ -2,7 +2,7 @@
 
 from freezeout.report.figures._drawing import Drawing, Mark
 from freezeout.report.figures._kind import FigureKind
-from freezeout.report.figures._png import figure_png
+from freezeout.report.figures._png import WIDE, figure_png
 from freezeout.report.figures._svg import inline_svg
 from freezeout.report.figures.rates import RATES
 from freezeout.report.figures.saving import SAVING
@@ -18,6 +18,7 @@ __all__ = [
     "STEPS",
     "TIME",
     "TRADEOFF",
+    "WIDE",
     "Drawing",
     "FigureKind",
     "Mark",
