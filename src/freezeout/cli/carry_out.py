@@ -160,6 +160,8 @@ class _Display:
                 self._errors[folder] = event.error
             self._advance()
             return
+        if event.error is not None:
+            self._errors[folder] = event.error
         if event.kind in ("done", "failed"):
             self._share[folder] = 1.0
             self._closed += 1

@@ -34,6 +34,7 @@ __all__ = [
     "Outcome",
     "Status",
     "failure",
+    "job_lock",
     "job_status",
     "measure_job",
     "record_failure",
@@ -139,7 +140,7 @@ def run_job(job: Job, observers: Sequence[Observer] = ()) -> Outcome:
         RunError: If the folder holds a run with other settings.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(job.folder.with_name(f".{job.folder.name}.lock")):
+    with job_lock(job.folder):
         if job_status(job) == "done":
             return "done"
         _failed_file(job).unlink(missing_ok=True)
@@ -150,6 +151,11 @@ def run_job(job: Job, observers: Sequence[Observer] = ()) -> Outcome:
         except Exception as error:
             record_failure(job, f"{type(error).__name__}: {error}", traceback.format_exc())
         return "failed"
+
+
+def job_lock(folder: Path) -> FileLock:
+    """What holds a run for one process; it is let go when the process dies."""
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 def record_failure(job: Job, reason: str, trace: str | None = None) -> None:

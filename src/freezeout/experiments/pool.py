@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeAlias
 from freezeout.experiments.job import Job, record_failure
 from freezeout.experiments.signals import StopSignals
 
-__all__ = ["Event", "Pool", "Task", "available_cores"]
+__all__ = ["Event", "Pool", "Task", "Worker", "available_cores", "slot_cores"]
 
 _POLL = 0.2  # seconds between looks at the clock and for Ctrl-C
 
@@ -154,7 +154,7 @@ class Pool:
 
     def _team(self, team: Sequence[Task], cores: Sequence[int] | None) -> None:
         """Starts the processes of a team and gives each its turns."""
-        working = [_Worker(task, cores, self._threads, self._logs) for task in team]
+        working = [Worker(task, cores, self._threads, self._logs) for task in team]
         try:
             for worker in working:
                 self._tell(Event(worker.task, "begin"))
@@ -170,7 +170,7 @@ class Pool:
             for worker in working:
                 worker.kill()
 
-    def _turn(self, worker: _Worker, stop: bool) -> bool:
+    def _turn(self, worker: Worker, stop: bool) -> bool:
         """One turn of a process; false if it has ended for good."""
         message = worker.stop() if stop else worker.turn(self._stop)
         if message is None:
@@ -181,10 +181,10 @@ class Pool:
             return True
         worker.wait()
         outcome, reason = message["outcome"], message.get("reason", "")
-        self._tell(Event(worker.task, outcome, reason=reason))
+        self._tell(Event(worker.task, outcome, error=message.get("error"), reason=reason))
         return False
 
-    def _died(self, worker: _Worker) -> bool:
+    def _died(self, worker: Worker) -> bool:
         code = worker.wait()
         if self._stop.is_set():
             self._tell(Event(worker.task, "interrupted"))
@@ -203,8 +203,20 @@ class Pool:
             self._tell_outside(event)
 
 
-class _Worker:
-    """The process of one task."""
+class Worker:
+    """The process of one task, not yet at work.
+
+    Args:
+        task: What it is to do.
+        cores: The cores that it may use; ``None``: all.
+        threads: CPU threads.
+        logs: Folder for what it prints.
+
+    Attributes:
+        task: What it is to do.
+        starts: How often it has been started.
+        log: The file of what it prints.
+    """
 
     def __init__(self, task: Task, cores: Sequence[int] | None, threads: int, logs: Path) -> None:
         self.task = task

@@ -1,10 +1,11 @@
 """Many runs on the machines of a Ray cluster.
 
 Every run is a task of Ray. The task starts the same process that `Pool` starts and stays beside it
-until it has ended, so that a run computes the same here and there; if the task dies, the line to
-the process is cut, upon which the run saves and ends. What the machines tell each other goes
-through files, for they share the folder of the experiment anyway: while a run goes on, its task
-notes beside the logs how far it is, and looks there whether it is to stop.
+until it has ended, so that a run computes the same here and there. If the task dies, the process
+saves and ends, or is killed with it: either way the run can go on from its last checkpoint. What
+the machines tell each other goes through files, for they share the folder of the experiment
+anyway: while a run goes on, its task notes beside the logs how far it is, and looks there whether
+it is to stop.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from freezeout.errors import RunError
-from freezeout.experiments.job import record_failure
-from freezeout.experiments.pool import Event, Task, _Worker
+from freezeout.experiments.job import job_lock, record_failure
+from freezeout.experiments.pool import Event, Task, Worker
 from freezeout.experiments.signals import StopSignals
 
 __all__ = ["RayPool"]
@@ -214,9 +215,8 @@ class _Sweep:
         for flight in self._flights.values():
             if flight.file not in there:
                 continue
-            try:
-                note = json.loads((self._board / flight.file).read_text(encoding="utf-8"))
-            except (OSError, ValueError):  # a shared disk may be late
+            note = self._read(flight)
+            if not note:
                 continue
             if flight.note is None:
                 self._journal("begin", flight, note)
@@ -243,11 +243,21 @@ class _Sweep:
             self._tell(Event(flight.task, "retry", reason=reason))
             self._send(_Flight(flight.number, flight.task, flight.attempt + 1))
         elif outcome in ("died", "held"):
-            if flight.task.do == "run":
-                record_failure(flight.task.job, reason)
+            record_failure(flight.task.job, reason)
             self._tell(Event(flight.task, "failed", reason=reason))
         else:
-            self._tell(Event(flight.task, outcome, reason=reason))
+            error = self._read(flight).get("error")
+            self._tell(Event(flight.task, outcome, error=error, reason=reason))
+
+    def _read(self, flight: _Flight) -> dict[str, Any]:
+        """What a task has noted; nothing where it has not, or a shared disk is late."""
+        try:
+            note: dict[str, Any] = json.loads(
+                (self._board / flight.file).read_text(encoding="utf-8")
+            )
+        except (OSError, ValueError):
+            return {}
+        return note
 
     def _result(self, ref: Any) -> tuple[Any, str]:
         errors = self._ray.exceptions
@@ -314,12 +324,12 @@ def _work(
         note.write()
         if stop.is_set():
             return "interrupted", ""
-        return _follow(_Worker(task, None, threads, logs), note, stop)
+        return _follow(Worker(task, None, threads, logs), note, stop)
     finally:
         ended.set()
 
 
-def _follow(worker: _Worker, note: _Note, stop: threading.Event) -> tuple[str, str]:
+def _follow(worker: Worker, note: _Note, stop: threading.Event) -> tuple[str, str]:
     """Gives a process its turns, one after the other."""
     try:
         while True:
@@ -332,6 +342,8 @@ def _follow(worker: _Worker, note: _Note, stop: threading.Event) -> tuple[str, s
                 return "died", f"its process ended with {what}; see {worker.log}"
             if message["event"] == "end":
                 worker.wait()
+                if message.get("error") is not None:
+                    note.write(error=message["error"])
                 return message["outcome"], message.get("reason", "")
             note.write(step=message["step"], total=message["total"], error=message["error"])
     finally:
@@ -359,7 +371,7 @@ class _Pulse:
         if reason is None:
             self._heard = now
         elif now - self._heard >= _LOST:
-            raise ConnectionError(f"no answer for {_LOST:.0f} seconds: {reason}")
+            raise ConnectionError(f"no answer for {_LOST:g} seconds: {reason}")
 
 
 class _Note:
@@ -408,7 +420,7 @@ def _is_free(task: Task, patience: float, stop: threading.Event) -> bool:
     """Waits until no process holds a run: one that was left behind saves, then lets go."""
     folder = task.job.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = job_lock(folder)
     until = time.monotonic() + patience
     while not stop.is_set():
         try:
@@ -473,15 +485,17 @@ def _check(address: str) -> None:
         "except Exception as error:\n"
         "    sys.exit('\\n' + ' '.join(str(error).split()))\n"
     )
+    # From outside, a process of our own is started on the cluster first.
+    limit = 2 * _ANSWER if address.startswith("ray://") else _ANSWER
     try:
         tried = subprocess.run(
             [sys.executable, "-c", program, address],
             capture_output=True,
             text=True,
-            timeout=_ANSWER,
+            timeout=limit,
         )
     except subprocess.TimeoutExpired as error:
-        raise RunError(f"{missing} (no answer in {_ANSWER:.0f} seconds). {_HINT}") from error
+        raise RunError(f"{missing} (no answer in {limit:.0f} seconds). {_HINT}") from error
     if tried.returncode:
         reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise RunError(f"{missing} ({reason.rstrip('.')[:300]}). {_HINT}")

@@ -84,14 +84,18 @@ class _Line:
 
 
 class _Turns(Observer):
-    """Waits at the end of each turn until it is told to go on."""
+    """Waits at the end of each turn until it is told to go on.
+
+    Attributes:
+        error: Latest test error in percent; ``None`` before the first test.
+    """
 
     def __init__(self, line: _Line) -> None:
         self._line = line
         self._stopping = False
         self._total = 1
         self._turn = 0
-        self._error: float | None = None
+        self.error: float | None = None
         self.waited = 0.0
 
     def start(
@@ -114,12 +118,12 @@ class _Turns(Observer):
 
     def epoch(self, record: EpochRecord) -> None:
         if record.test_error is not None:
-            self._error = record.test_error
+            self.error = record.test_error
 
     def _end_turn(self, step: int) -> None:
         self._turn = step * TURNS // self._total
         begun = time.monotonic()
-        self._line.tell(event="turn", step=step, total=self._total, error=self._error)
+        self._line.tell(event="turn", step=step, total=self._total, error=self.error)
         self._line.wait()
         self.waited += time.monotonic() - begun
         if self._line.is_cut:
@@ -143,12 +147,15 @@ def main() -> int:
         task = json.loads(line.first())
         job = Job.from_dict(task["job"])
         outcome: Outcome
+        latest: float | None = None
         try:
             if task["do"] == "measure":
                 measure_job(job)
                 outcome = "done"
             else:
-                outcome = run_job(job, [_Turns(line)])
+                turns = _Turns(line)
+                outcome = run_job(job, [turns])
+                latest = turns.error
         except FreezeOutError as error:
             reason = " ".join(str(error).split())
             if task["do"] == "measure":
@@ -156,7 +163,7 @@ def main() -> int:
                 record_failure(job, reason)
             line.tell(event="end", outcome="failed", reason=reason)
             return 1
-        line.tell(event="end", outcome=outcome, reason=failure(job.folder) or "")
+        line.tell(event="end", outcome=outcome, error=latest, reason=failure(job.folder) or "")
         return {"done": 0, "failed": 1}.get(outcome, 3)
 
 

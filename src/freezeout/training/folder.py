@@ -188,7 +188,7 @@ def slug(text: str) -> str:
         >>> slug("mypackage.nets:make_net on cifar10")
         'mypackage.nets-make_net-on-cifar10'
     """
-    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-.") or "x"
+    return re.sub(r"[^A-Za-z0-9.=_+-]+", "-", text).strip("-.") or "x"
 
 
 def _plain(value: Any) -> Any:
