@@ -78,6 +78,17 @@ def test_compare_prints_a_table_and_a_sentence(compared):
     assert len(re.findall(r"^\[\d/8, .*seed [01]: error \d+\.\d\d %$", out, re.M)) == 8
 
 
+def test_the_line_of_a_run_tells_its_final_error(compared):
+    folder, result = compared
+    told = re.findall(r"resnet-8-8 on digits, (.*), seed (\d): error (\d+\.\d\d) %", result.stdout)
+    records, _ = read_runs([folder])
+    errors = {(r.arm, str(r.seed)): f"{r.error:.2f}" for r in records}
+    assert len(told) == 8
+    assert {(arm, seed): error for arm, seed, error in told} == {
+        key: errors[key] for key in errors if key[1] in "01"
+    }
+
+
 def test_compare_leaves_the_numbers_as_csv(compared):
     folder, _ = compared
     with (folder / "comparison.csv").open(newline="") as file:
@@ -149,8 +160,15 @@ def test_a_resumed_comparison_keeps_its_settings(compared, capsys):
     folder, _ = compared
     line = refused(capsys, "compare", "--resume", folder, "--epochs", 9)
     assert "--epochs cannot be given with --resume" in line
-    line = refused(capsys, "compare", *SHORT, "--out", folder)
+    line = refused(capsys, "compare", *SHORT, "--lr", 0.2, "--out", folder)
     assert f"freezeout compare --resume {folder}" in line
+
+
+def test_the_same_command_in_the_same_folder_goes_on(compared, capsys):
+    folder, _ = compared
+    code, out, _ = run(capsys, "compare", *SHORT, "--seeds", 2, "--out", folder)
+    assert code == 0
+    assert "8 of 8 runs are done" in out
 
 
 # --- sweep ---------------------------------------------------------------------------------------

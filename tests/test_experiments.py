@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from freezeout.errors import RunError
 from freezeout.evidence import compare
@@ -250,6 +251,7 @@ def test_the_equal_time_baseline_has_the_steps_that_take_as_long(compared):
     assert full.total_steps == variant.total_steps == 40
     assert short.total_steps == max(1, round(40 * (1 - variant.predicted)))
     assert short.of == variant.arm
+    assert (variant.epochs, short.epochs) == (4.0, short.total_steps / 10)
     assert short.rates[0][-1] == 0.0  # its rate is fully annealed
     assert short.freeze_steps == (None,) * 5
 
@@ -388,8 +390,8 @@ def test_a_stopped_experiment_goes_on_to_the_same_bits(tmp_path, compared):
     experiment = made(tmp_path, arms={**TURNS, "rates_only": False}, grid={"seed": [0]})
     experiment.save()
     (tmp_path / "plans").mkdir()
-    plan = whole.plan_file(whole.grid.cells[0])
-    (tmp_path / "plans" / plan.name).write_bytes(plan.read_bytes())  # the same lengths
+    for file in (whole.folder / "plans").iterdir():  # the same lengths
+        (tmp_path / "plans" / file.name).write_bytes(file.read_bytes())
     events = []
     runner = pool(tmp_path, events, processes=1)
 
@@ -452,6 +454,78 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
             return False
 
     assert not experiment.run(Again())
+
+
+def test_what_is_refused_leaves_the_description_as_it_was(tmp_path):
+    experiment = made(tmp_path, grid={"seed": [0]}, t0=1.0)
+    assert experiment.run(pool(tmp_path, []))
+    before = experiment.description.read_text()
+    with pytest.raises(RunError, match=r"with epochs=4, but 2 is asked for"):
+        made(tmp_path, grid={"seed": [0]}, t0=1.0, epochs=2).run(None)
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(RunError, match="another process is working on"),
+    ):
+        made(tmp_path, grid={"seed": [7]}).run(None)
+    assert experiment.description.read_text() == before
+
+
+def test_a_run_that_cannot_be_read_does_not_stop_the_rest(tmp_path):
+    experiment = made(tmp_path, grid={"seed": [0, 1]}, t0=1.0)
+    broken = tmp_path / "runs" / "resnet-8-8-on-digits" / "baseline" / "seed-0"
+    broken.mkdir(parents=True)
+    (broken / "settings.toml").write_text("model =")
+    experiment.save()
+    assert experiment.run(pool(tmp_path, []))
+    records, unread = read_runs([tmp_path])
+    assert [r.seed for r in records] == [1]
+    assert "its folder cannot be read" in unread[0].reason
+    assert experiment.done() == 1
+
+
+class Pretend:
+    """Measures as if, and notes what it is told to do."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def run(self, teams, *, deadline=None):
+        for task in (task for team in teams for task in team):
+            self.tasks.append(task)
+            if task.do == "measure":
+                measure_job(task.job)
+        return True
+
+
+def test_costs_are_measured_anew_for_other_settings_and_not_for_the_same(tmp_path):
+    arms = {"equal_time": True}
+    first, again, longer = Pretend(), Pretend(), Pretend()
+    made(tmp_path, arms=arms).run(first)
+    assert [t.do for t in first.tasks].count("measure") == 1
+    made(tmp_path, arms=arms, evaluate_every=2, grid={"seed": [3]}).run(again)
+    assert "measure" not in [t.do for t in again.tasks]
+    made(tmp_path, arms=arms, epochs=40).run(longer)
+    assert [t.do for t in longer.tasks].count("measure") == 1
+    steps = {t.job.label.kind: t.job.settings.steps for t in longer.tasks if t.do == "run"}
+    assert 200 < steps["equal-time"] < 400  # of 400
+
+
+def test_damaged_costs_are_named_and_nothing_is_taken_for_done(tmp_path):
+    experiment = made(tmp_path, arms={"equal_time": True})
+    experiment.run(Pretend())
+    assert experiment.done() == 0
+    experiment.plan_file(experiment.grid.cells[0]).write_text('{"broken')
+    with pytest.raises(RunError, match=r"resnet-8-8-on-digits\.json is damaged"):
+        experiment.run(Pretend())
+
+
+def test_damaged_data_are_prepared_anew(tmp_path):
+    experiment = made(tmp_path, t0=1.0)
+    experiment.run(Pretend())
+    (data,) = (tmp_path / "data").iterdir()
+    data.write_bytes(b"x")
+    experiment.run(Pretend())
+    assert len(load_prepared(data).train_images) == 160
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
@@ -555,6 +629,28 @@ def test_single_runs_are_told_apart_by_what_differs(tmp_path):
     assert [c.cell for c in compare(records)]  # no two runs of one arm and seed in a cell
 
 
+def test_runs_trained_one_by_one_never_join_a_cell_of_an_experiment(tmp_path):
+    done = job(tmp_path / "m" / "runs" / "cell" / "arm" / "seed-0")
+    run_job(replace(done, label=replace(LABEL, cell="resnet-8-8 on digits")))
+    for place, changes in (("a", {"epochs": 2, "seed": 4}), ("z", {"epochs": 2})):
+        run = train(tmp_path / place, threads=1, **changes)
+        finish_by_hand(run)
+    records, _ = read_runs([tmp_path])
+    assert [(r.name.split("/")[0], r.cell) for r in records] == [
+        ("a", "resnet-8-8 on digits, trained one by one"),
+        ("m", "resnet-8-8 on digits"),
+        ("z", "resnet-8-8 on digits, trained one by one"),
+    ]
+
+
+def test_the_same_cell_in_several_experiments_is_told_apart_by_their_folders(tmp_path):
+    for place in ("p1/x", "p2/x"):
+        for seed in (0, 1):
+            run_job(job(tmp_path / place / "runs" / "cell" / "arm" / f"seed-{seed}", seed=seed))
+    records, _ = read_runs([tmp_path])
+    assert {r.cell for r in records} == {"small (p1/x)", "small (p2/x)"}
+
+
 def finish_by_hand(folder):
     folder.write_summary({"interrupted": False, "train_seconds": 1.0})
 
@@ -597,18 +693,18 @@ def children(pid=None):
     """Processes that a process has started and that work for an experiment."""
     found = []
     for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            try:
-                words = Path(f"/proc/{child}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"freezeout.experiments.worker" in words:
+        for child in read(task / "children").split():
+            words = read(Path(f"/proc/{child}/cmdline"))
+            if "freezeout.experiments.worker" in words:
                 found.append(int(child))
     return found
 
 
 def read(path):
-    return path.read_text() if path.is_file() else ""
+    try:
+        return path.read_text()
+    except OSError:  # not there yet, or gone
+        return ""
 
 
 def wait_for(condition, seconds=60):

@@ -190,6 +190,11 @@ def test_settings_given_beside_a_file_win():
         Grid.from_dict(values, "x", {"seed": 2})
 
 
+def test_settings_given_beside_a_file_win_over_cells_too():
+    found = Grid.from_dict(experiment("paper-small"), "x", {"epochs": 2, "lr": 0.3})
+    assert {(c.settings.epochs, c.settings.lr) for c in found.cells} == {(2, 0.3)}
+
+
 def test_explicit_freeze_times_are_a_variant():
     found = grid("times = [0.3, 0.6, 1.0]\n[grid]\nscaled = [true, false]\n")
     assert [v.name for v in found.variants] == ["own times", "own times:unscaled"]
@@ -215,6 +220,16 @@ def test_explicit_freeze_times_are_a_variant():
         ("grid = 3", "must be a table"),
         ("cells = 3", "must be tables"),
         ("preset = 'papr'", "unknown preset"),
+        ("const_time = true", "const_time cannot be set in an experiment"),
+        ("freeze = false", "freeze cannot be set in an experiment"),
+        ("[[cells]]\nt0 = 0.3", "t0 cannot stand in"),
+        ("[[cells]]\nseed = 3", "seed cannot stand in"),
+        ("[[cells]]\nepochs = 3\n[grid]\nepochs = [2]", "epochs stands in"),
+        ("[grid]\ntimes = [[0.5, 1.0]]", "explicit freeze times in sweep.toml cannot vary"),
+        ("times = [0.5, 1.0]\n[grid]\nt0 = [0.5]", "nor stand beside t0"),
+        ("[grid]\nseed = [-1]", "seed must be at least 0"),
+        ("[grid]\nseed = ['a']", "seed must be a whole number"),
+        ("[grid]\nseed = [0.5]", "seed must be a whole number"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_in_one_sentence(text, message):

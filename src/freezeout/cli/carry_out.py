@@ -69,7 +69,7 @@ def pinned(grid: Grid) -> Grid:
 def carry_out(experiment: Experiment, options: argparse.Namespace) -> bool:
     """Does what is left of an experiment, with a display; false if it was stopped before its end.
 
-    ``SIGINT`` and ``SIGTERM`` stop it, once all runs have saved.
+    ``SIGINT`` and ``SIGTERM`` stop it, once all runs have saved; a second ``SIGINT`` at once.
 
     Raises:
         RunError: If it cannot begin.
@@ -80,16 +80,13 @@ def carry_out(experiment: Experiment, options: argparse.Namespace) -> bool:
     deadline = None if minutes is None else time.monotonic() + 60.0 * minutes
     with _Display(experiment.grid.size) as display:
         runner = _runner(experiment, options, display)
-        try:
-            return experiment.run(
-                runner,
-                deadline=deadline,
-                retry=getattr(options, "retry", False),
-                keep_checkpoints=not getattr(options, "drop_checkpoints", False),
-                say=display.say,
-            )
-        except KeyboardInterrupt:  # all is saved
-            return False
+        return experiment.run(
+            runner,
+            deadline=deadline,
+            retry=getattr(options, "retry", False),
+            keep_checkpoints=not getattr(options, "drop_checkpoints", False),
+            say=display.say,
+        )
 
 
 def _runner(experiment: Experiment, options: argparse.Namespace, display: _Display) -> Runner:
@@ -114,7 +111,7 @@ class _Display:
     def __init__(self, runs: int) -> None:
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("{task.completed:.1f} of {task.total:.0f} runs"),
+            TextColumn("{task.completed:.0f} of {task.total:.0f} runs"),
             BarColumn(),
             TimeElapsedColumn(),
             TextColumn("left:"),

@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
         raise RunError(f"--seeds must lie in 1 to 1000, got {seeds}. Five are a good start.")
     experiment = _resumed(options, seeds) if hasattr(options, "resume") else _new(options, seeds)
     finished = carry_out(experiment, options)
-    return show(experiment, finished=finished, margin=margin)
+    return show(experiment, "compare", finished=finished, margin=margin)
 
 
 def _new(options: argparse.Namespace, seeds: int | None) -> Any:
@@ -128,10 +128,12 @@ def _new(options: argparse.Namespace, seeds: int | None) -> Any:
     folder = getattr(options, "out", None) or next_free(Path("runs"), stem)
     experiment = Experiment(folder, pinned(grid))
     if experiment.description.exists():
-        raise RunError(
-            f"{folder} holds an experiment already. Go on with it: freezeout compare --resume "
-            f"{folder}; or give a new folder with --out."
-        )
+        there = Experiment.load(folder).grid
+        if replace(there, seeds=grid.seeds) != experiment.grid:
+            raise RunError(
+                f"{folder} holds another experiment already. Go on with that: freezeout compare "
+                f"--resume {folder}; or give a new folder with --out."
+            )
     return experiment
 
 
@@ -157,5 +159,6 @@ def _resumed(options: argparse.Namespace, seeds: int | None) -> Any:
             f"the comparison in {options.resume} has {len(grid.seeds)} seeds already, got --seeds "
             f"{seeds}. Give more, or leave it out."
         )
-    first = grid.seeds[0]
-    return Experiment(experiment.folder, replace(grid, seeds=tuple(range(first, first + seeds))))
+    first = max(grid.seeds) + 1
+    more = range(first, first + seeds - len(grid.seeds))
+    return Experiment(experiment.folder, replace(grid, seeds=(*grid.seeds, *more)))

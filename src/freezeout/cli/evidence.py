@@ -31,11 +31,12 @@ def check_margin(margin: float) -> float:
     return margin
 
 
-def show(experiment: Experiment, *, finished: bool, margin: float = MARGIN) -> int:
+def show(experiment: Experiment, verb: str, *, finished: bool, margin: float = MARGIN) -> int:
     """Prints and saves what there is to compare, and says what failed and how to go on.
 
     Args:
         experiment: The experiment.
+        verb: The verb that carries it out.
         finished: Whether nothing is left to do.
         margin: Points of error that count as no difference.
 
@@ -65,23 +66,19 @@ def show(experiment: Experiment, *, finished: bool, margin: float = MARGIN) -> i
         print(f"numbers: {folder / 'comparison.csv'}")
     print(f"figures and all runs on one page: freezeout report {folder}")
     if not finished:
-        print(f"stopped, all saved; go on with: freezeout {_verb(experiment)} --resume {folder}")
+        print(f"stopped, all saved; go on with: freezeout {verb} --resume {folder}")
         return 130
     if unread:
-        _tell_failed(unread, folder)
+        _tell_failed(unread, folder, verb)
         return 2
     return 0
 
 
-def _verb(experiment: Experiment) -> str:
-    return "compare" if len(experiment.grid.cells) == 1 and experiment.grid.turns else "sweep"
-
-
-def _tell_failed(failed: list[Unread], folder: Path) -> None:
+def _tell_failed(failed: list[Unread], folder: Path, verb: str) -> None:
     runs = "run" if len(failed) == 1 else "runs"
     print(
         f"freezeout: error: {len(failed)} {runs} failed, the others are done. First: "
-        f"{failed[0].name}: {failed[0].reason} Try again with: freezeout sweep --resume {folder} "
+        f"{failed[0].name}: {failed[0].reason} Try again with: freezeout {verb} --resume {folder} "
         "--retry",
         file=sys.stderr,
     )

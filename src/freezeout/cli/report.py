@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,63 +101,88 @@ def _today() -> str:
 def _section(comparison: Comparison) -> Section:
     from freezeout.report.section import Section
 
-    verdicts = [
-        f"{verdict.variant}: {verdict.sentence}"
-        if len(comparison.verdicts) > 1
-        else verdict.sentence
-        for verdict in comparison.verdicts
-    ]
+    several = len(comparison.verdicts) > 1
+    verdicts = []
+    for verdict in comparison.verdicts:
+        sentence = f"{verdict.variant}: {verdict.sentence}" if several else verdict.sentence
+        verdicts.append(f"{sentence} {verdict.control_sentence}".strip())
     return Section(
         cell=comparison.cell,
         title=comparison.cell,
         sentences=(*verdicts, *comparison.notes),
-        tables=(_table(comparison),) if comparison.rows else (),
+        tables=tuple(_tables(comparison)),
     )
 
 
-def _table(comparison: Comparison) -> Table:
+def _tables(comparison: Comparison) -> Iterator[Table]:
+    """What each arm took and reached, and the differences that decide: narrow enough to be read."""
     from freezeout.report.table import Column, Table
 
-    def pair(estimate: Estimate | None) -> tuple[float, float] | None:
-        if estimate is None or estimate.low is None or estimate.high is None:
-            return None
-        return estimate.low, estimate.high
-
-    def two(key: str, title: str, decimals: int, **how: Any) -> tuple[Column, Column]:
-        return (
-            Column(key, title, decimals=decimals, **how),
-            Column(f"{key}_interval", "interval", decimals=decimals, interval=True, **how),
+    rows = comparison.rows
+    arm = Column("arm", "arm")
+    percent = f"{100 * comparison.level:g} %"
+    seconds = max((row.seconds.mean for row in rows if row.seconds), default=0.0)
+    places = 1 if seconds >= 100 else 2 if seconds >= 10 else 3
+    yield Table(
+        id="comparison",
+        title="What each arm took and reached",
+        columns=(
+            arm,
+            Column("seeds", "seeds"),
+            *_two("error_percent", "error, %", 2),
+            *_two("seconds", "training, s", places),
+            *_two("saving", "saved, %", 1, scale=100),
+            Column("peak_memory", "peak MB", decimals=0, scale=1e-6),
+        ),
+        rows=tuple(
+            (
+                row.arm,
+                len(row.seeds),
+                *_pair(row.error),
+                *_pair(row.seconds),
+                *_pair(row.saving),
+                row.peak_memory,
+            )
+            for row in rows
+        ),
+        note=f"Intervals hold with {percent} each. Saved: against the baseline, over paired seeds.",
+    )
+    compared = [row for row in rows if row.kind != "baseline"]
+    if compared:
+        yield Table(
+            id="differences",
+            title="Differences of error, in points",
+            columns=(
+                arm,
+                *_two("against_equal_time", "to equal time", 2, signed=True),
+                *_two("against_baseline", "to the full run", 2, signed=True),
+                *_two("time_ratio", "its time / the variant's", 3),
+            ),
+            rows=tuple(
+                (
+                    row.arm,
+                    *_pair(row.against_equal_time),
+                    *_pair(row.against_baseline),
+                    *_pair(row.time_ratio),
+                )
+                for row in compared
+            ),
+            note=f"Over paired seeds; intervals hold with {percent} each. Below zero is better.",
         )
 
-    columns = (
-        Column("arm", "arm"),
-        Column("seeds", "seeds"),
-        *two("error_percent", "error, %", 2),
-        *two("seconds", "time in training, s", 1),
-        *two("saving", "time saved, %", 1, scale=100),
-        *two("against_equal_time", "error against equal time, points", 2, signed=True),
-        *two("against_baseline", "error against the full run, points", 2, signed=True),
-        *two("time_ratio", "its time to the variant's", 3),
-        Column("peak_memory", "peak memory, MB", decimals=0, scale=1e-6),
+
+def _two(key: str, title: str, decimals: int, **how: Any) -> tuple[Column, Column]:
+    from freezeout.report.table import Column
+
+    return (
+        Column(key, title, decimals=decimals, **how),
+        Column(f"{key}_interval", "interval", decimals=decimals, interval=True, **how),
     )
-    rows = []
-    for row in comparison.rows:
-        values: list[Any] = [row.arm, len(row.seeds)]
-        for estimate in (
-            row.error,
-            row.seconds,
-            row.saving,
-            row.against_equal_time,
-            row.against_baseline,
-            row.time_ratio,
-        ):
-            values += [None if estimate is None else estimate.mean, pair(estimate)]
-        rows.append((*values, row.peak_memory))
-    return Table(
-        id="comparison",
-        title="Comparison",
-        columns=columns,
-        rows=tuple(rows),
-        note=f"Intervals hold with {100 * comparison.level:g} % each; differences are taken over "
-        "paired seeds.",
-    )
+
+
+def _pair(estimate: Estimate | None) -> tuple[float | None, tuple[float, float] | None]:
+    if estimate is None:
+        return None, None
+    if estimate.low is None or estimate.high is None:
+        return estimate.mean, None
+    return estimate.mean, (estimate.low, estimate.high)

@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
     if getattr(options, "dry_run", False):
         return _list(experiment)
     finished = carry_out(experiment, options)
-    return show(experiment, finished=finished)
+    return show(experiment, "sweep", finished=finished)
 
 
 def _experiment(options: argparse.Namespace) -> Any:

@@ -266,7 +266,7 @@ def _notes(
     level: float,
     judged: int,
 ) -> Iterator[str]:
-    if judged > 1:
+    if judged > 1 and any(v.difference and v.difference.interval for v in verdicts):
         yield (
             f"{judged} variants share the {level_text(1 - level)} chance of a wrong verdict: "
             f"verdicts use {level_text(verdicts[0].level)} intervals. Those in the tables hold "

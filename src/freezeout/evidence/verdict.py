@@ -42,6 +42,17 @@ class Verdict:
     as_control: tuple[int, ...]
     unlike_control: tuple[int, ...]
 
+    @property
+    def control_sentence(self) -> str:
+        """What the control shows where it ended as it must; empty without one."""
+        count = len(self.as_control)
+        if not count or self.unlike_control:
+            return ""
+        return (
+            "Rates alone, with nothing frozen, end with the same error in "
+            f"{'all ' if count > 1 else ''}{count} seed{'s' if count > 1 else ''}."
+        )
+
 
 def judge(
     variant: Arm,
@@ -192,7 +203,9 @@ def _against_full(alone: Question, difference: Estimate | None) -> Iterator[str]
         if difference is not None:
             yield f"{_compared(difference, 'the full run', '').capitalize()}."
         return
-    text = f"Freezing took {_time(alone.saving)}"
+    # A single pair says what was, not what is.
+    pair = "" if alone.saving.interval else "In this one pair of runs "
+    text = f"{pair}{'freezing' if pair else 'Freezing'} took {_time(alone.saving)}"
     if difference is not None:
         size = f"{abs(difference.mean):.2f}"
         word = "higher" if difference.mean > 0 else "lower"

@@ -37,7 +37,7 @@ class Variant:
     @property
     def name(self) -> str:
         """Its name in tables and folders, which `parse` reads again (but for explicit times)."""
-        start = "own times" if self.times is not None else f"{self.spacing}:{self.t0:g}"
+        start = "own times" if self.times is not None else f"{self.spacing}:{self.t0:.12g}"
         return start if self.scaled else f"{start}:{_UNSCALED}"
 
     @classmethod

@@ -18,7 +18,14 @@ from filelock import FileLock, Timeout
 from freezeout.errors import FreezeOutError, RunError
 from freezeout.experiments.arms import equal_steps, make_arms, unfrozen
 from freezeout.experiments.grid import Cell, Grid, slug
-from freezeout.experiments.job import Job, Label, Status, job_status
+from freezeout.experiments.job import (
+    Job,
+    Label,
+    Status,
+    job_status,
+    measured_settings,
+    measured_with,
+)
 from freezeout.experiments.pool import Task
 from freezeout.experiments.prepared import prepared_file, save_prepared
 from freezeout.saving import Plan
@@ -68,17 +75,17 @@ class Experiment:
             ) from error
         return cls(folder, Grid.from_plain(values))
 
-    def save(self) -> None:
-        """Makes the folder, if need be, and notes in it what there is to run.
+    def make(self) -> None:
+        """Makes the folder, if need be.
 
         Raises:
-            RunError: If it cannot be written, or holds something else.
+            RunError: If it cannot be made, or holds something else.
         """
         try:
             if (
                 self.folder.is_dir()
                 and not self.description.exists()
-                and any(self.folder.iterdir())
+                and any(path.name != ".lock" for path in self.folder.iterdir())
             ):
                 raise RunError(
                     f"folder {self.folder} is not empty and holds no experiment. Give a new or "
@@ -90,6 +97,13 @@ class Experiment:
                 f"cannot make folder {self.folder}: {error.strerror}. Give one that can be written "
                 "with --out."
             ) from error
+
+    def save(self) -> None:
+        """Notes in the folder what there is to run.
+
+        Raises:
+            RunError: If it cannot be written.
+        """
         text = json.dumps(self.grid.to_dict(), indent=1) + "\n"
         write_atomically(self.description, lambda file: file.write(text.encode()))
 
@@ -160,14 +174,51 @@ class Experiment:
             RunError: If the folder cannot be used, or another process is at it.
             DataError: If data is missing or damaged.
         """
-        self.save()
+        self.make()
+        lock = FileLock(self.folder / ".lock")
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                return self._run(runner, deadline, retry, keep_checkpoints, say)
+            lock.acquire(timeout=0)
         except Timeout as error:
             raise RunError(
                 f"another process is working on {self.folder}. Wait for it, or stop it."
             ) from error
+        except OSError as error:
+            raise RunError(
+                f"cannot write into {self.folder}: {error.strerror or error}. Mend permissions, or "
+                "give another folder with --out."
+            ) from error
+        try:
+            self._check()
+            self.save()
+            return self._run(runner, deadline, retry, keep_checkpoints, say)
+        finally:
+            lock.release()
+
+    def _check(self) -> None:
+        """Refuses, before anything is written, what does not fit to runs that are there."""
+        for cell in self.grid.cells:
+            if self._is_measured(cell) or not (self.grid.equal_time and self.grid.variants):
+                for jobs in self.jobs(cell):
+                    for job in jobs:
+                        job_status(job)
+
+    def _is_measured(self, cell: Cell) -> bool:
+        """Whether the costs of a cell are there, measured with the settings it has now.
+
+        Raises:
+            RunError: If the file is damaged.
+        """
+        path = self.plan_file(cell)
+        if not path.is_file():
+            return False
+        try:
+            Plan.load(path)
+        except (FreezeOutError, OSError) as error:
+            raise RunError(
+                f"{path} is damaged. Put it back from a copy, or delete it and the equal-time runs "
+                "beside it: they have the length that it says."
+            ) from error
+        return measured_with(path) == measured_settings(unfrozen(cell.settings))
 
     def _run(
         self,
@@ -192,9 +243,18 @@ class Experiment:
                 "Mend it; the same command, or --resume, goes on."
             )
         left = self._left(data, retry, keep)
-        count = sum(map(len, left))
-        say(f"{self.grid.size - count} of {self.grid.size} runs are done")
+        say(f"{self.done()} of {self.grid.size} runs are done")
         return runner.run(left, deadline=deadline) if left else True
+
+    def done(self) -> int:
+        """Number of runs that are done."""
+        return sum(
+            job_status(job) == "done"
+            for cell in self.grid.cells
+            if self._is_measured(cell) or not (self.grid.equal_time and self.grid.variants)
+            for jobs in self.jobs(cell)
+            for job in jobs
+        )
 
     def _measure(
         self,
@@ -209,7 +269,7 @@ class Experiment:
         teams = []
         for cell in self.grid.cells:
             path = self.plan_file(cell)
-            if not path.is_file():
+            if not self._is_measured(cell):
                 job = Job(
                     folder=self.folder / "runs" / slug(cell.name) / "measuring",
                     settings=unfrozen(cell.settings),
@@ -226,11 +286,9 @@ class Experiment:
         """Teams of what is not done: seed by seed, so that every cell soon has some of all arms."""
         by_seed: list[list[list[Task]]] = [[] for _ in self.grid.seeds]
         for cell in self.grid.cells:
-            try:
-                of_cell = self.jobs(cell)
-            except FreezeOutError:  # its costs could not be measured, which is recorded
-                continue
-            for teams, jobs in zip(by_seed, of_cell, strict=True):
+            if self.grid.equal_time and self.grid.variants and not self._is_measured(cell):
+                continue  # its costs could not be measured, which is recorded
+            for teams, jobs in zip(by_seed, self.jobs(cell), strict=True):
                 tasks = [
                     Task(replace(job, data=data[cell.name], keep_checkpoint=keep))
                     for job in jobs

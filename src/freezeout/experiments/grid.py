@@ -73,6 +73,15 @@ class Grid:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise RunError(f"{what} {twice[0]!r} is given twice. Give it once.")
+        for seed in self.seeds:
+            Settings.from_dict({"seed": seed})  # refuses what is no seed
+        for cell in self.cells:
+            if cell.settings.const_time or not cell.settings.freeze:
+                name = "const_time" if cell.settings.const_time else "freeze"
+                raise RunError(
+                    f"{name} cannot be set in an experiment: it decides itself what each arm "
+                    "freezes and how long it trains. Leave it out."
+                )
 
     @property
     def size(self) -> int:
@@ -112,12 +121,17 @@ class Grid:
         base = {**({} if name is None else preset(name)), **values, **(given or {})}
         check_names(base, source)
         lists = {}
+        if "times" in axes or ("times" in base and {"t0", "spacing"} & axes.keys()):
+            raise RunError(
+                f"explicit freeze times in {source} cannot vary, nor stand beside t0 or spacing in "
+                "[grid]. Give times at the top, alone."
+            )
         for key, options in axes.items():
             check_names({key: None}, f"[grid] of {source}")
             if not isinstance(options, list) or not options:
                 raise RunError(
-                    f"{key} in [grid] of {source} must be a list, got {options!r}. Write a list of "
-                    "the values that it takes."
+                    f"{key} in [grid] of {source} must be a list of at least one value, got "
+                    f"{options!r}. Write a list of the values that it takes."
                 )
             if key in (given or {}):
                 raise RunError(
@@ -131,7 +145,7 @@ class Grid:
                     f"{value!r}. Correct or delete it."
                 )
         return cls(
-            cells=tuple(_cells(base, lists, together, source)),
+            cells=tuple(_cells(base, lists, together, given or {}, source)),
             variants=tuple(_variants(base, lists)),
             seeds=tuple(lists.get("seed", [base.get("seed", 0)])),
             **{"baseline": True, **arms},
@@ -180,18 +194,31 @@ def _cells(
     base: Mapping[str, Any],
     lists: Mapping[str, list[Any]],
     together: Sequence[Mapping[str, Any]],
+    given: Mapping[str, Any],
     source: str,
 ) -> Iterator[Cell]:
     axes = {k: v for k, v in lists.items() if k not in (*_VARIANT_AXES, "seed")}
     varying = {*axes, *(name for part in together for name in part)}
     for part in together:
         check_names(part, f"[[cells]] of {source}")
+        _check_part(part, lists, source)
         for choice in product(*axes.values()):
-            values = {**base, **part, **dict(zip(axes, choice, strict=True))}
+            values = {**base, **part, **dict(zip(axes, choice, strict=True)), **given}
             for name in _VARIANT_AXES:
                 values.pop(name, None)
             settings = replace(Settings.from_dict(values), times=None, seed=0)
             yield Cell(name=_cell_name(settings, varying, together, axes), settings=settings)
+
+
+def _check_part(part: Mapping[str, Any], lists: Mapping[str, list[Any]], source: str) -> None:
+    for name in part:
+        if name in (*_VARIANT_AXES, "times", "seed"):
+            raise RunError(
+                f"{name} cannot stand in [[cells]] of {source}: ways of freezing and seeds are the "
+                "same in all cells. Give it at the top or in [grid]."
+            )
+        if name in lists:
+            raise RunError(f"{name} stands in [[cells]] and in [grid] of {source}. Give it once.")
 
 
 def _cell_name(

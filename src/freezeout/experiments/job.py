@@ -37,6 +37,8 @@ __all__ = [
     "job_lock",
     "job_status",
     "measure_job",
+    "measured_settings",
+    "measured_with",
     "record_failure",
     "run_job",
 ]
@@ -117,9 +119,14 @@ def job_status(job: Job) -> Status:
     folder = RunFolder(job.folder)
     if not folder.settings_file.is_file():
         return "failed" if _failed_file(job).is_file() else "new"
-    _check_same(job, folder.settings())
     if _failed_file(job).is_file():
         return "failed"
+    try:
+        settings = folder.settings()
+    except FreezeOutError as error:
+        record_failure(job, f"its folder cannot be read: {' '.join(str(error).split())}")
+        return "failed"
+    _check_same(job, settings)
     return "done" if _is_done(folder) else "unfinished"
 
 
@@ -192,7 +199,30 @@ def measure_job(job: Job) -> None:
     job.plan.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plan.to_dict(), indent=1) + "\n"
     write_atomically(job.plan, lambda file: file.write(text.encode()))
+    beside = json.dumps(measured_settings(job.settings), indent=1) + "\n"
+    write_atomically(_beside(job.plan), lambda file: file.write(beside.encode()))
     _failed_file(job).unlink(missing_ok=True)
+
+
+def measured_settings(settings: Settings) -> dict[str, Any]:
+    """What of the settings decides what was measured, and the length of the run, for JSON."""
+    values: dict[str, Any] = settings.to_dict()
+    for name in ("seed", "data_dir", "checkpoint_minutes", "evaluate_every"):
+        values.pop(name, None)
+    return values
+
+
+def measured_with(plan: Path) -> dict[str, Any] | None:
+    """The settings that a plan was measured with; ``None`` if nothing says."""
+    try:
+        found: dict[str, Any] = json.loads(_beside(plan).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _beside(plan: Path) -> Path:
+    return plan.with_name(f"{plan.stem}.settings.json")
 
 
 _ROUNDS = (6, 12, 24)

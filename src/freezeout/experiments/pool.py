@@ -105,6 +105,7 @@ class Pool:
         self._stop = threading.Event()
         self._teams: queue.SimpleQueue[Sequence[Task]] = queue.SimpleQueue()
         self._broken: BaseException | None = None
+        self._alive: set[Worker] = set()
 
     def run(self, teams: Sequence[Sequence[Task]], *, deadline: float | None = None) -> bool:
         """Does all tasks; returns when they are done, failed, or stopped.
@@ -117,8 +118,8 @@ class Pool:
             Whether every task was brought to its end (or failed); false if it was stopped.
 
         Raises:
-            KeyboardInterrupt: After ``SIGINT`` or ``SIGTERM``, once all runs have saved; a second
-                such signal acts as usual.
+            KeyboardInterrupt: After a second ``SIGINT``; the first one, like ``SIGTERM``, lets all
+                runs save.
         """
         for team in teams:
             self._teams.put(team)
@@ -129,15 +130,18 @@ class Pool:
         ]
         for slot in slots:
             slot.start()
-        with StopSignals(self._stop) as signals:
-            while any(slot.is_alive() for slot in slots):
-                time.sleep(_POLL)
-                if deadline is not None and time.monotonic() > deadline:
-                    self._stop.set()
+        try:
+            with StopSignals(self._stop):
+                while any(slot.is_alive() for slot in slots):
+                    time.sleep(_POLL)
+                    if deadline is not None and time.monotonic() > deadline:
+                        self._stop.set()
+        except BaseException:  # a second signal: at once, and no process is left behind
+            for worker in list(self._alive):
+                worker.kill()
+            raise
         if self._broken is not None:
             raise self._broken
-        if signals.received:
-            raise KeyboardInterrupt
         return not self._stop.is_set()
 
     def _slot(self, cores: Sequence[int] | None) -> None:
@@ -155,6 +159,8 @@ class Pool:
     def _team(self, team: Sequence[Task], cores: Sequence[int] | None) -> None:
         """Starts the processes of a team and gives each its turns."""
         working = [Worker(task, cores, self._threads, self._logs) for task in team]
+        team_workers = tuple(working)
+        self._alive.update(team_workers)
         try:
             for worker in working:
                 self._tell(Event(worker.task, "begin"))
@@ -169,6 +175,7 @@ class Pool:
         finally:
             for worker in working:
                 worker.kill()
+            self._alive.difference_update(team_workers)
 
     def _turn(self, worker: Worker, stop: bool) -> bool:
         """One turn of a process; false if it has ended for good."""

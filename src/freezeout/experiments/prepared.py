@@ -35,14 +35,14 @@ def save_prepared(settings: Settings, folder: Path) -> Path:
         folder: Where to keep the data.
 
     Returns:
-        The file; one that is there already is left as it is.
+        The file; one that is there already and whole is left as it is.
 
     Raises:
         DataError: If the data is missing or damaged.
         RunError: If settings and data do not fit together.
     """
     path = prepared_file(settings, folder)
-    if not path.is_file():
+    if not _loads(path):
         _, dataset = prepare(settings)
         values = {name: getattr(dataset, name) for name in _FIELDS}
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +50,14 @@ def save_prepared(settings: Settings, folder: Path) -> Path:
         whole = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
         write_atomically(path, lambda file: torch.save(whole, file))
     return path
+
+
+def _loads(path: Path) -> bool:
+    try:
+        load_prepared(path)
+    except RunError:
+        return False
+    return True
 
 
 _FIELDS = ("name", "train_images", "train_labels", "test_images", "test_labels", "classes")

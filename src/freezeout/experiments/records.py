@@ -116,7 +116,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
         scaled=settings.scaled,
         t0=1.0 if variant is None else variant.t0,
         seed=settings.seed,
-        epochs=_epochs(epochs, total, settings),
+        epochs=_epochs(start, total, settings),
         total_steps=total,
         steps=steps,
         finished=finished,
@@ -186,14 +186,17 @@ def _told_apart(records: Sequence[RunRecord], paths: Mapping[str, Path]) -> list
     """Records of which no two have one cell, arm and seed.
 
     Runs that were trained one by one share a cell if their settings agree but for the way of
-    freezing and the seed; what differs is added to its name. The same cell in several experiments,
-    and a run that was done twice, are told apart by their folders.
+    freezing and the seed; what differs is added to its name. They never join a cell of an
+    experiment. The same cell in several experiments, and a run that was done twice, are told apart
+    by their folders.
     """
     labelled = {r.name for r in records if (paths[r.name] / "arm.json").is_file()}
     single = [r for r in records if r.name not in labelled]
     settings = {r.name: RunFolder(paths[r.name]).settings() for r in single}
     changed = {r.name: _varying(r, single, settings) for r in single}
-    roots = {r.name: paths[r.name].resolve().parents[2] for r in records if r.name in labelled}
+    roots = {r.name: _root(paths[r.name]) for r in records if r.name in labelled}
+    unlike = sorted(set(roots.values()))
+    short = dict(zip(unlike, _names(unlike), strict=True))
     homes: dict[str, set[Path]] = {}
     for record in records:
         if record.name in roots:
@@ -203,16 +206,22 @@ def _told_apart(records: Sequence[RunRecord], paths: Mapping[str, Path]) -> list
     for record in records:
         cell = record.cell
         if record.name in roots:
-            root = roots[record.name]
             if len(homes[cell]) > 1:
-                cell += f" ({(root.parent if root.name == 'runs' else root).name})"
+                cell += f" ({short[roots[record.name]]})"
         else:
             cell += changed[record.name]
+            cell += ", trained one by one" if cell in homes else ""
         if (cell, record.arm, record.seed) in seen:
             cell += f" ({record.name})"
         seen.add((cell, record.arm, record.seed))
         told.append(replace(record, cell=cell))
     return told
+
+
+def _root(path: Path) -> Path:
+    """The folder of the experiment that a run is of."""
+    root = path.resolve().parents[2]
+    return root.parent if root.name == "runs" else root
 
 
 def _varying(
@@ -253,10 +262,10 @@ def _json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _epochs(epochs: Sequence[Mapping[str, Any]], total: int, settings: Settings) -> float:
-    """Length of the run in epochs; the first one tells how many steps one has."""
-    first = next((r["step"] for r in epochs if r["epoch"] == 1 and r["step"] < total), None)
-    return total / first if first else float(settings.epochs if settings.steps is None else 1)
+def _epochs(start: Mapping[str, Any], total: int, settings: Settings) -> float:
+    """Length of the run in epochs, also where it ends within one."""
+    each = start.get("epoch_steps")
+    return total / each if each else float(settings.epochs)
 
 
 def _freeze_steps(

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from freezeout.errors import FreezeOutError
@@ -46,6 +47,7 @@ class _Line:
         self._rest = b""
         self._go = threading.Semaphore(0)
         self.is_cut = False
+        self.ends_when_cut = False  # where there is nothing to save
 
     def first(self) -> str:
         """The first thing that is said; after it, ``go`` is heard, and when the line is cut."""
@@ -67,6 +69,8 @@ class _Line:
             if not part:
                 self.is_cut = True
                 self._go.release()
+                if self.ends_when_cut:
+                    os._exit(3)
                 return
 
     def wait(self) -> None:
@@ -141,30 +145,39 @@ def main() -> int:
     Returns:
         The exit code: 0 if it was done, 1 if it failed, 3 if it was interrupted.
     """
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as outward:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what else is printed is for the log
-        line = _Line(os.dup(sys.stdin.fileno()), outward)
-        task = json.loads(line.first())
-        job = Job.from_dict(task["job"])
-        outcome: Outcome
-        latest: float | None = None
-        try:
-            if task["do"] == "measure":
-                measure_job(job)
-                outcome = "done"
-            else:
-                turns = _Turns(line)
-                outcome = run_job(job, [turns])
-                latest = turns.error
-        except FreezeOutError as error:
-            reason = " ".join(str(error).split())
-            if task["do"] == "measure":
-                reason = f"its step cannot be measured: {reason}"
-                record_failure(job, reason)
-            line.tell(event="end", outcome="failed", reason=reason)
-            return 1
-        line.tell(event="end", outcome=outcome, error=latest, reason=failure(job.folder) or "")
-        return {"done": 0, "failed": 1}.get(outcome, 3)
+    outward = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what else is printed is for the log
+    line = _Line(os.dup(sys.stdin.fileno()), outward)
+    try:
+        return _work(line)
+    finally:
+        with suppress(OSError):  # nobody listens any more
+            outward.close()
+
+
+def _work(line: _Line) -> int:
+    task = json.loads(line.first())
+    job = Job.from_dict(task["job"])
+    outcome: Outcome
+    latest: float | None = None
+    try:
+        if task["do"] == "measure":
+            line.ends_when_cut = True
+            measure_job(job)
+            outcome = "done"
+        else:
+            turns = _Turns(line)
+            outcome = run_job(job, [turns])
+            latest = turns.error
+    except FreezeOutError as error:
+        reason = " ".join(str(error).split())
+        if task["do"] == "measure":
+            reason = f"its step cannot be measured: {reason}"
+            record_failure(job, reason)
+        line.tell(event="end", outcome="failed", reason=reason)
+        return 1
+    line.tell(event="end", outcome=outcome, error=latest, reason=failure(job.folder) or "")
+    return {"done": 0, "failed": 1}.get(outcome, 3)
 
 
 if __name__ == "__main__":

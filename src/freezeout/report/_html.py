@@ -12,8 +12,8 @@ from freezeout.report.table import Column, Table, cell_text
 
 __all__ = ["color_css", "legend_html", "prose", "table_html", "text"]
 
-LONG = 12
-"""Tables with more rows are folded."""
+_WHOLE = 40
+"""Names without spaces of up to this many characters stay on one line on wide screens."""
 
 
 def text(value: str) -> str:
@@ -32,7 +32,7 @@ def table_html(table: Table, link: str, *, fold: bool = False) -> str:
     Args:
         table: The table.
         link: Relative address of the CSV file.
-        fold: Whether a long table starts folded.
+        fold: Whether it starts folded.
 
     Returns:
         HTML; the table scrolls inside its own box where it is too wide.
@@ -54,8 +54,9 @@ def table_html(table: Table, link: str, *, fold: bool = False) -> str:
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>{note}"
     )
     body += f'<p class="files">{download}</p>'
-    if fold and len(table.rows) > LONG:
-        summary = f"{text(table.title)} ({len(table.rows)} rows)"
+    if fold:
+        rows_in_all = f"{len(table.rows)} row{'' if len(table.rows) == 1 else 's'}"
+        summary = f"{text(table.title)} ({rows_in_all})"
         return f'<details class="table"><summary>{summary}</summary>{body}</details>'
     return f'<div class="table"><h3>{text(table.title)}</h3>{body}</div>'
 
@@ -63,7 +64,9 @@ def table_html(table: Table, link: str, *, fold: bool = False) -> str:
 def _cell(table: Table, place: int, column: Column, row: Sequence[object]) -> str:
     shown = text(cell_text(column, row[place]))  # type: ignore[arg-type]
     if place == 0:
-        return f'<th scope="row"{_aligned(table, place)}>{shown}</th>'
+        name = str(row[place])
+        whole = ' class="whole"' if " " not in name and len(name) <= _WHOLE else ""
+        return f'<th scope="row"{_aligned(table, place) or whole}>{shown}</th>'
     return f"<td{_aligned(table, place)}>{shown}</td>"
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from freezeout.evidence.record import RunRecord
 from freezeout.report._html import legend_html, prose, table_html, text
-from freezeout.report._runs_table import runs_table
+from freezeout.report._runs_table import runs_table, shown_runs
 from freezeout.report.arms import by_arm, cells, clean
 from freezeout.report.palette import Palette
 from freezeout.report.section import Section
@@ -67,10 +67,11 @@ def _header(records: Sequence[RunRecord], title: str, date: str) -> str:
         compared += f", {finished} finished"
     seeds = sorted({record.seed for record in records})
     compared += f"; {_count(len(seeds), 'seed')}"
+    counted = [record for record in records if record.finished] or records
     facts = [
         compared,
-        f"hardware: {_tally([record.device for record in records])}",
-        f"precision: {_tally([record.precision for record in records])}",
+        f"hardware: {_tally([record.device for record in counted])}",
+        f"precision: {_tally([record.precision for record in counted])}",
         date,
     ]
     lines = "".join(f'<p class="facts">{text(fact)}</p>' for fact in facts if fact)
@@ -117,7 +118,7 @@ def _cell_html(
         parts.append(_figure_html(kind.id, runs, palette, slug, section.title, files))
     parts += [_table_html(table, slug, files) for table in section.tables]
     parts.append(_unfinished(runs))
-    parts.append(_table_html(runs_table(runs), slug, files, fold=True))
+    parts.append(_runs_html(runs, slug, files))
     return "\n".join([*(part for part in parts if part), "</section>"])
 
 
@@ -185,10 +186,21 @@ def _figure_html(
     )
 
 
-def _table_html(table: Table, slug: str, files: Files, *, fold: bool = False) -> str:
+def _table_html(table: Table, slug: str, files: Files) -> str:
+    return table_html(table, _save(table, slug, files))
+
+
+def _runs_html(runs: Sequence[RunRecord], slug: str, files: Files) -> str:
+    """The table of runs, folded; its file has columns that the page leaves out."""
+    table = runs_table(runs)
+    return table_html(shown_runs(table), _save(table, slug, files), fold=True)
+
+
+def _save(table: Table, slug: str, files: Files) -> str:
+    """Add a table to the files; return its name there."""
     name = f"tables/{slug}-{table.id}.csv"
     files[name] = table_csv(table.columns, table.rows).encode()
-    return table_html(table, name, fold=fold)
+    return name
 
 
 def _unfinished(runs: Sequence[RunRecord]) -> str:

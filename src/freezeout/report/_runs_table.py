@@ -8,7 +8,17 @@ from freezeout.evidence.record import RunRecord
 from freezeout.report.arms import by_arm
 from freezeout.report.table import Cell, Column, Table
 
-__all__ = ["runs_table"]
+__all__ = ["runs_table", "shown_runs"]
+
+_FIRST = (
+    "name",
+    "arm",
+    "seed",
+    "error_percent",
+    "train_seconds",
+    "saving_measured",
+    "saving_predicted",
+)
 
 
 def runs_table(records: Sequence[RunRecord]) -> Table:
@@ -66,5 +76,36 @@ def runs_table(records: Sequence[RunRecord]) -> Table:
         for runs in by_arm(records).values()
         for run in runs
     ]
-    note = "Savings are of training time; measured ones are within the run, by its unfrozen steps."
+    note = (
+        "Savings are of training time; measured ones are against the baseline of the same cell and "
+        "seed where there is one, else by the run's own unfrozen steps."
+    )
     return Table("runs", "Runs", columns, tuple(rows), note)
+
+
+def shown_runs(table: Table) -> Table:
+    """The table of the runs of one cell as the page shows it.
+
+    Args:
+        table: Made by `runs_table`.
+
+    Returns:
+        The same rows without the cell and without the folders that all names begin with; what came
+        out stands first.
+    """
+    keys = [column.key for column in table.columns]
+    order = [keys.index(key) for key in _FIRST]
+    order += [i for i, key in enumerate(keys) if key not in (*_FIRST, "cell")]
+    start = _shared([str(row[0]) for row in table.rows])
+    rows = tuple((str(row[0])[start:], *(row[i] for i in order[1:])) for row in table.rows)
+    columns = tuple(table.columns[i] for i in order)
+    return Table(table.id, table.title, columns, rows, table.note)
+
+
+def _shared(names: Sequence[str]) -> int:
+    """Length of the folders that all names begin with."""
+    parts = [name.split("/")[:-1] for name in names]
+    same = 0
+    while all(len(part) > same and part[same] == parts[0][same] for part in parts):
+        same += 1
+    return sum(len(part) + 1 for part in parts[0][:same])

@@ -20,7 +20,6 @@ from freezeout.durations import precise_seconds
 from freezeout.evidence import Comparison, Estimate, Row, Verdict
 from freezeout.report._table_layout import (
     Column,
-    bytes_text,
     check_width,
     fit_columns,
     fixed,
@@ -132,7 +131,9 @@ class _ComparisonTables:
                 blocks,
             )
         percent = f"{100 * shown.level:.4g} %"
-        legend = f"Brackets and {plus}: {percent} intervals; error in % of the test data."
+        legend = "Error in % of the test data."
+        if any(row.error.interval for row in shown.rows):
+            legend = f"Brackets and {plus}: {percent} intervals; error in % of the test data."
         yield folded(Text(legend, style="dim"), width, console)
         for verdict in shown.verdicts:
             yield Text("")
@@ -181,7 +182,7 @@ def _measured(rows: Sequence[Row], plus: str) -> list[Column]:
         return _bracketed(row.saving, 1, 100.0)
 
     def memory(row: Row) -> str:
-        return "-" if row.peak_memory is None else bytes_text(row.peak_memory)
+        return "-" if row.peak_memory is None else f"{row.peak_memory / 1e6:,.0f} MB"
 
     cells: list[tuple[str, tuple[str, ...], Callable[[Row], str]]] = [
         ("seeds", ("seeds",), lambda row: f"{len(row.seeds)}"),
@@ -255,11 +256,6 @@ def _verdict(verdict: Verdict) -> Text:
     outcome, colon, rest = verdict.sentence.partition(":")
     text.append(outcome, style=_STYLES.get(verdict.outcome, "bold"))
     text.append(colon + rest, style="not bold")
-    if verdict.as_control and not verdict.unlike_control:
-        count = len(verdict.as_control)
-        text.append(
-            f" Rates alone, with nothing frozen, end with the same error in "
-            f"{'all ' if count > 1 else ''}{count} seed{'s' if count > 1 else ''}.",
-            style="not bold",
-        )
+    if verdict.control_sentence:
+        text.append(f" {verdict.control_sentence}", style="not bold")
     return text

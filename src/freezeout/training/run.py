@@ -213,6 +213,7 @@ def _begin(trainer: Trainer, folder: RunFolder) -> None:
         step=0,
         settings=settings.to_dict(),
         total_steps=trainer.total_steps,
+        epoch_steps=len(trainer.train_data),
         layers=list(trainer.scheduler.layers.names),
         freeze_steps=list(trainer.scheduler.freeze_steps),
         torch=torch.__version__,

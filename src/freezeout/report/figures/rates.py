@@ -19,6 +19,7 @@ __all__ = ["RATES"]
 
 _MOST_PANELS = 12
 _MOST_POINTS = 6000
+_MOST_LABELS = 12
 
 
 def _chosen(records: Records) -> list[tuple[ArmKey, RunRecord]]:
@@ -179,7 +180,7 @@ def _draw_scale(drawing: Drawing, panels: list[Axes], run: RunRecord, width: flo
         fraction=0.04,
         pad=0.03,
     )
-    ticks = thin(layers, 9)
+    ticks = range(0, layers, -(-layers // _MOST_LABELS))
     axis = scale.ax.xaxis if narrow else scale.ax.yaxis
     axis.set_major_locator(FixedLocator([float(tick) for tick in ticks]))
     axis.set_minor_locator(NullLocator())

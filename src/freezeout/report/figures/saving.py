@@ -35,12 +35,17 @@ def _caption(records: Records) -> str:
     shown = _shown(records)
     near = sum(abs(_off(run)) <= _BAND for run in shown)
     text = (
-        "Saving measured within each run against the one predicted before it (% of training time). "
-        "On the diagonal the prediction was right; the band is 3 percentage points to either side."
+        "Measured saving against the one predicted before the run (% of training time). It is "
+        "measured against the baseline of the same cell and seed where there is one, else by the "
+        "run's own unfrozen steps. On the diagonal the prediction was right; the band is 3 "
+        "percentage points to either side."
     )
     text += f" {near} of {len(shown)} runs lie within it."
     if any(run.predicted_interval is not None for run in shown):
-        text += " Horizontal bars are 95 % intervals of the predictions."
+        text += " Horizontal bars are 95 % intervals of the predictions"
+        low, high = _range(shown)
+        cut = any(end < low or end > high for end in _ends(shown))
+        text += ", cut off at the edges." if cut else "."
     if len(cells(shown)) > 1:
         text += " Point at a run to see its cell."
     return text
@@ -96,8 +101,18 @@ def _range(shown: list[RunRecord]) -> tuple[float, float]:
     values = [0.0]
     for run in shown:
         values += [100 * (known(run.predicted) or 0.0), 100 * (known(run.measured) or 0.0)]
+    # Intervals may take as much room again as the points, half of it on each side.
+    reach = max(4.0, 0.5 * (max(values) - min(values)))
+    least, most = min(values) - reach, max(values) + reach
+    values += [min(max(end, least), most) for end in _ends(shown)]
     room = max(2.0, 0.08 * (max(values) - min(values)))
     return min(values) - (room if min(values) < 0 else 0.0), max(values) + room
+
+
+def _ends(shown: list[RunRecord]) -> list[float]:
+    """Ends of the predicted intervals in percent."""
+    ends = [known(end) for run in shown for end in run.predicted_interval or ()]
+    return [100 * end for end in ends if end is not None]
 
 
 _COLUMNS = (

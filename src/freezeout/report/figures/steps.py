@@ -53,7 +53,10 @@ def _caption(records: Records) -> str:
     chosen = [run for _, run in _chosen(records)]
     parts = []
     if any(run.step_times for run in chosen):
-        parts.append("Median time of a training step (ms, lower is better).")
+        parts.append(
+            "Typical time of a training step (ms, lower is better); in short runs every point is a "
+            "single step."
+        )
     if any(run.memory for run in chosen):
         parts.append("Peak memory since the point before (MB, lower is better).")
     parts.append("Both" if len(parts) == 2 else "It")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 from matplotlib.axes import Axes
@@ -50,6 +51,8 @@ def _caption(records: Records) -> str:
             "Large points are final errors: means over seeds with 95 % confidence intervals in "
             "both directions; small ones are single runs."
         )
+    if _cut(shown):
+        parts.append("Intervals that run out of the axes are cut off there.")
     parts.append(
         "Thin lines are the runs on their way there; what lies before they come near is cut off."
     )
@@ -72,7 +75,8 @@ def _draw(records: Records, palette: Palette, width: float) -> Drawing:
         unit, scale = _unit(shown)
         bottom, top = _limits(shown)
         axes.set_ylim(bottom, top)
-        axes.set_xlim(_left(shown, top) / scale, 1.03 * max(_ends(shown)) / scale)
+        left, right = _span(shown)
+        axes.set_xlim(left / scale, right / scale)
         for run in shown:
             _draw_curve(drawing, axes, run, palette, scale)
         for key, runs in by_arm(final_runs(shown)).items():
@@ -145,7 +149,52 @@ def _limits(records: Records) -> tuple[float, float]:
         finals = [error for error in finals if error <= 2 * median(finals) + 1]
     low, high = min(finals), max(finals)
     span = max(high - low, 0.05 * high, 0.1)
-    return max(0.0, low - 0.4 * span), high + 1.4 * span
+    least, most = _reach(_intervals(records)[1])
+    bottom = min(low - 0.4 * span, max(least - 0.1 * span, low - 1.0 * span))
+    top = max(high + 1.4 * span, min(most + 0.1 * span, high + 2.0 * span))
+    return max(0.0, bottom), min(100.0, top)
+
+
+def _span(records: Records) -> tuple[float, float]:
+    """Seconds worth seeing: from where runs come into view to their ends."""
+    left, last = _left(records, _limits(records)[1]), max(_ends(records))
+    least, most = _reach(_intervals(records)[0])
+    right = max(last, min(most, 1.25 * last))
+    return max(0.0, min(left, 0.97 * least)), 1.03 * right
+
+
+def _intervals(records: Records) -> tuple[list[float], list[float]]:
+    """Ends of the intervals of arms, in seconds and in percent of error."""
+    seconds: list[float] = []
+    errors: list[float] = []
+    for runs in by_arm(final_runs(records)).values():
+        for ends, value in ((seconds, _seconds), (errors, _error)):
+            found = estimate(runs, value)
+            ends += found.interval or () if found else ()
+    return seconds, errors
+
+
+def _seconds(run: RunRecord) -> float:
+    return run.train_seconds
+
+
+def _error(run: RunRecord) -> float | None:
+    return run.error
+
+
+def _reach(ends: list[float]) -> tuple[float, float]:
+    """Lowest and highest; without any, what changes no limit."""
+    return min(ends, default=math.inf), max(ends, default=-math.inf)
+
+
+def _cut(records: Records) -> bool:
+    """Whether an interval runs out of the axes."""
+    limits = (_span(records), _limits(records))
+    return any(
+        end < low or end > high
+        for ends, (low, high) in zip(_intervals(records), limits, strict=True)
+        for end in ends
+    )
 
 
 _COLUMNS = (

@@ -70,14 +70,18 @@ def _missing(records: Records) -> str | None:
 
 
 def _caption(records: Records) -> str:
-    kinds = {place.key.kind for place in _places(records)}
+    places = _places(records)
+    kinds = {place.key.kind for place in places}
     parts = [
         "Final test error (%, lower is better) against the saving that was predicted before the "
         "run (% of training time, further right is better).",
         "Large points are means over seeds with 95 % confidence intervals; small ones are single "
         "runs; numbers at points are t0.",
     ]
-    if len(_places(records)) <= _CROWD:
+    bottom, top = _heights(places)
+    if any(end < bottom or end > top for place in places for end in place.y.interval or ()):
+        parts.append("Intervals that run out of the axes are cut off there.")
+    if len(places) <= _CROWD:
         parts.append("Points of equal saving stand side by side.")
     if "baseline" in kinds:
         parts.append("The band is the baseline, which freezes nothing: its mean and interval.")
@@ -99,7 +103,7 @@ def _draw(records: Records, palette: Palette, width: float) -> Drawing:
         across = _beside(places, room)
         for place in places:
             if place.key.kind == "baseline":
-                _draw_band(drawing, axes, place, palette)
+                _draw_band(drawing, axes, place, palette, left=_left_is_free(places))
         _draw_families(
             drawing, axes, [p for p in places if p.key.kind == "variant"], palette, across
         )
@@ -112,7 +116,9 @@ def _draw(records: Records, palette: Palette, width: float) -> Drawing:
     return drawing
 
 
-def _draw_band(drawing: Drawing, axes: Axes, place: _Place, palette: Palette) -> None:
+def _draw_band(
+    drawing: Drawing, axes: Axes, place: _Place, palette: Palette, *, left: bool
+) -> None:
     style = palette[place.key]
     text = mean_text(style, [("test error", place.y, "%", 2)])
     if place.y.low is not None and place.y.high is not None:
@@ -124,11 +130,11 @@ def _draw_band(drawing: Drawing, axes: Axes, place: _Place, palette: Palette) ->
     drawing.mark(line, style, text=text)
     note = axes.annotate(
         style.label if len(style.label) <= 24 else "baseline",
-        (1.0, place.y.mean),
+        (0.0 if left else 1.0, place.y.mean),
         xycoords=("axes fraction", "data"),
-        xytext=(-2, 3),
+        xytext=(3 if left else -2, 3),
         textcoords="offset points",
-        ha="right",
+        ha="left" if left else "right",
         va="bottom",
         fontsize=8.5,
         color=INK.light,
@@ -216,18 +222,34 @@ def _draw_place(drawing: Drawing, axes: Axes, place: _Place, palette: Palette, x
 
 
 def _limit(axes: Axes, places: list[_Place]) -> None:
-    """Leave room around the points; intervals of few runs may go beyond."""
+    """Leave room around the points."""
+    axes.set_ylim(*_heights(places))
+    axes.set_xlim(*_widths(places))
+
+
+def _heights(places: list[_Place]) -> tuple[float, float]:
+    """Errors worth seeing; intervals of few runs may go beyond."""
     values = [error for p in places for run in p.runs if (error := known(run.error)) is not None]
     low, high = min(values), max(values)
     span = max(high - low, 0.05 * high, 0.1)
     ends = [end for place in places for end in (place.y.interval or ())]
     bottom = max(min([*ends, low]) - 0.1 * span, low - 1.0 * span, 0.0)
     top = min(max([*ends, high]) + 0.1 * span, high + 1.0 * span)
-    axes.set_ylim(bottom, top)
+    return bottom, min(top, 100.0)
+
+
+def _widths(places: list[_Place]) -> tuple[float, float]:
     xs = [place.x.mean for place in places]
     left, right = min([*xs, 0.0]), max(xs)
     room = max(right - left, 5.0)
-    axes.set_xlim(left - 0.04 * room, right + 0.09 * room)
+    return left - 0.04 * room, right + 0.09 * room
+
+
+def _left_is_free(places: list[_Place]) -> bool:
+    """Whether there is more room on the left of all points than on their right."""
+    xs = [place.x.mean for place in places if place.key.kind != "baseline"]
+    left, right = _widths(places)
+    return min(xs) - left > right - max(xs)
 
 
 _COLUMNS = (
