@@ -122,7 +122,7 @@ def arguments(cells: Mapping[str, Mapping[str, Any]]) -> argparse.ArgumentParser
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0],
         epilog="Exit status: 0 if the piece was done, 1 if a run failed, 2 if it cannot begin or "
-        "go on, 130 after Ctrl-C.",
+        "go on, 130 after a second Ctrl-C (the first one saves and ends the piece).",
         allow_abbrev=False,
     )
 
@@ -212,8 +212,8 @@ def main(
         return do(piece, pool)
     except FreezeOutError as error:  # what was finished before is in the results
         parser.error(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        say("stopped, all saved; the same command goes on")
+    except KeyboardInterrupt:  # the second one: runs go on from their last checkpoints
+        say("stopped at once; the same command goes on")
         return 130
 
 

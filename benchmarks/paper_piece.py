@@ -92,7 +92,7 @@ class Piece:
 
         Raises:
             FreezeOutError: If data or the folder cannot be used.
-            KeyboardInterrupt: After Ctrl-C, once all runs have saved.
+            KeyboardInterrupt: After a second Ctrl-C; the first one lets all runs save.
         """
         limit = 60.0 * self.given.minutes
         deadline = self._begun + limit - min(MARGIN, limit / 4)

@@ -184,6 +184,18 @@ def test_every_width_has_its_figures_and_never_scrolls_sideways(
     page.context.close()
 
 
+def test_names_of_runs_keep_to_one_line_and_results_are_in_sight(page: "playwright.Page") -> None:
+    page.locator("#small-cnn-on-digits summary").click()
+    table = page.locator("#small-cnn-on-digits details table")
+    name = table.locator("th.whole").first
+    lines = "(e) => { const r = document.createRange(); r.selectNodeContents(e); "
+    assert name.evaluate(lines + "return r.getClientRects().length; }") == 1
+    box = page.locator("#small-cnn-on-digits details .scroll").bounding_box()
+    for title in ("test error", "training time", "saving measured"):
+        head = table.get_by_role("columnheader", name=title, exact=True).bounding_box()
+        assert head["x"] + head["width"] <= box["x"] + box["width"], title
+
+
 def test_the_page_follows_the_colour_scheme(browser: "playwright.Browser", address: str) -> None:
     grounds, inks = [], []
     for scheme in ("light", "dark"):

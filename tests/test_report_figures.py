@@ -103,6 +103,32 @@ def test_the_time_figure_has_every_arm_and_ends_where_runs_end() -> None:
     assert bottom < min(finals) < max(finals) < top < 60, "early errors would squash the rest"
 
 
+@pytest.mark.parametrize("kind", [TIME, TRADEOFF], ids=["time", "tradeoff"])
+def test_no_error_above_100_has_room(kind: FigureKind) -> None:
+    runs = [
+        record(f"r{seed}", seed=seed, error=error, predicted=0.2)
+        for seed, error in enumerate((70.0, 90.0, 99.0))
+    ]
+    bottom, top = panels(draw(kind, runs))[0].get_ylim()
+    assert 0 <= bottom < 70
+    assert 99 < top <= 100
+    assert "cut off there" in kind.caption(runs), "the interval ends above 100 %"
+
+
+def test_intervals_lie_within_the_time_figure_unless_it_says_so() -> None:
+    near = [record(f"r{i}", seed=i, error=20.0 + i, seconds=300.0 + 9 * i) for i in range(4)]
+    assert "cut off there" not in TIME.caption(near)
+    (axes,) = panels(draw(TIME, near))
+    errors = mean_interval([run.error for run in near if run.error is not None])
+    spent = mean_interval([run.train_seconds / 60 for run in near])
+    for mean, (low, high) in ((errors, axes.get_ylim()), (spent, axes.get_xlim())):
+        assert mean.low is not None
+        assert mean.high is not None
+        assert low < mean.low < mean.high < high
+    far = [record(f"r{i}", seed=i, error=20.0 + i, seconds=100.0 + 300 * i) for i in range(2)]
+    assert "cut off there" in TIME.caption(far)
+
+
 @pytest.mark.parametrize(
     ("seconds", "unit"), [(100.0, "seconds"), (2000.0, "minutes"), (50_000.0, "hours")]
 )
@@ -159,6 +185,39 @@ def test_savings_lie_where_they_were_predicted_and_measured() -> None:
         0.15,
         0.21,
     ]
+
+
+def test_predicted_intervals_lie_within_the_axes_unless_the_caption_says_so() -> None:
+    wide = record(predicted=0.2, predicted_interval=(0.02, 0.28), measured=0.21)
+    wider = record("b", predicted=0.2, predicted_interval=(-0.9, 0.9), measured=0.21)
+    low, high = panels(draw(SAVING, [wide]))[0].get_xlim()
+    assert low <= 2 < 28 < high
+    assert "cut off" not in SAVING.caption([wide])
+    low, high = panels(draw(SAVING, [wider]))[0].get_xlim()
+    assert -50 < low < high < 50, "points would be squashed"
+    assert "cut off at the edges" in SAVING.caption([wider])
+    assert "against the baseline of the same cell and seed" in SAVING.caption([wide])
+
+
+@pytest.mark.parametrize("width", [3.8, 9.0])
+@pytest.mark.parametrize(
+    ("layers", "labels"),
+    [(1, [0]), (10, list(range(10))), (12, list(range(12))), (20, list(range(0, 20, 2)))],
+)
+def test_the_scale_of_layers_skips_none_or_evenly(
+    layers: int, labels: list[int], width: float
+) -> None:
+    drawing = draw(RATES, [record(layers=layers)], width)
+    (scale,) = [axes for axes in drawing.figure.axes if axes.get_label() == "<colorbar>"]
+    axis = scale.xaxis if width < 6 else scale.yaxis
+    assert [label.get_text() for label in axis.get_ticklabels()] == [str(i) for i in labels]
+
+
+def test_the_baseline_is_named_where_no_points_are() -> None:
+    runs = comparison()
+    late = [run for run in runs if run.kind == "baseline" or run.arm == ARM.arm]
+    (name,) = [text for text in panels(draw(TRADEOFF, late))[0].texts if "base" in text.get_text()]
+    assert name.get_horizontalalignment() == "left"
 
 
 ODD = {

@@ -11,6 +11,7 @@ import pytest
 
 from freezeout.evidence.record import RunRecord
 from freezeout.report import page as page_module
+from freezeout.report._runs_table import runs_table, shown_runs
 from freezeout.report.figures import TIME
 from freezeout.report.page import write_report
 from freezeout.report.section import Section
@@ -188,6 +189,51 @@ def test_the_table_of_runs_holds_the_numbers_of_the_records(written: Path) -> No
         assert (row["arm"], row["seed"], row["finished"]) == (run.arm, str(run.seed), "yes")
     (short,) = read(written.parent / "tables/wrn-40-4-on-cifar-100-runs.csv")
     assert (short["finished"], short["error_percent"]) == ("no", "")
+
+
+def test_the_page_shows_what_came_out_of_runs_first_and_their_cell_nowhere(
+    written: Path, shown: Page
+) -> None:
+    assert shown.count("details") == 2, "one per cell, however short"
+    assert "Runs (14 rows)" in shown.text
+    assert "Runs (1 row)" in shown.text
+    assert (
+        "rows) run arm seed test error training time saving measured saving predicted kind epochs"
+        in shown.text
+    )
+    assert "against the baseline of the same cell and seed where there is one" in shown.text
+    name = RUNS[0].name
+    assert name.startswith("small/")
+    source = written.read_text(encoding="utf-8")
+    assert f'<th scope="row" class="whole">{name.removeprefix("small/")}</th>' in source
+    assert f">{name}</th>" not in source
+    assert f"<td>{CELL}</td>" not in source
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["a/b/x/seed-0", "a/b/y/seed-0"], ["x/seed-0", "y/seed-0"]),
+        (["a/x", "b/x"], ["a/x", "b/x"]),
+        (["seed-0", "seed-1"], ["seed-0", "seed-1"]),
+        (["ab/x/0", "ac/x/0"], ["ab/x/0", "ac/x/0"]),
+        (["a/x", "a/x/y"], ["x", "x/y"]),
+        (["/a/b/0"], ["0"]),
+    ],
+)
+def test_folders_that_all_runs_share_are_left_out(names: list[str], shown: list[str]) -> None:
+    table = shown_runs(runs_table([record(name, tests=1, windows=1) for name in names]))
+    assert sorted(str(row[0]) for row in table.rows) == shown
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_the_header_names_the_hardware_of_finished_runs(tmp_path: Path) -> None:
+    done = record(tests=3, windows=5, layers=2)
+    begun = cut_short(record("b", tests=3, windows=5, layers=2, device="cpu", precision="bf16"))
+    both = Page(write(tmp_path, [done, begun]).read_text(encoding="utf-8")).text
+    assert "hardware: CPU, 1 thread precision: fp32 2025" in both
+    alone = Page(write(tmp_path, [begun]).read_text(encoding="utf-8")).text
+    assert "hardware: cpu precision: bf16" in alone
 
 
 def test_a_given_table_is_saved_in_full(written: Path) -> None:

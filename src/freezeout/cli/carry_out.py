@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,35 +20,7 @@ from freezeout.experiments.pool import Event, Pool, available_cores
 from freezeout.training.settings import Settings
 from freezeout.training.trainer import pick_device
 
-__all__ = ["add_pool_options", "carry_out", "pinned"]
-
-
-def add_pool_options(group: Any, *, ray: bool) -> None:
-    """Adds the options that say where and how long runs are done."""
-    group.add_argument(
-        "--processes",
-        type=int,
-        metavar="N",
-        help="runs at a time, at least 1 (default: as many as there are cores for; 1 on a GPU)",
-    )
-    group.add_argument(
-        "--minutes",
-        type=float,
-        metavar="X",
-        help="stop after so many minutes, with all saved; the same command goes on",
-    )
-    group.add_argument("--retry", action="store_true", help="try runs again that failed")
-    group.add_argument(
-        "--drop-checkpoints",
-        action="store_true",
-        help="delete the checkpoint of each run once it is done; log and summary stay",
-    )
-    if ray:
-        group.add_argument(
-            "--ray",
-            metavar="ADDRESS",
-            help="run on a Ray cluster: its address, or auto; all machines see the same --out",
-        )
+__all__ = ["carry_out", "pinned"]
 
 
 def pinned(grid: Grid) -> Grid:

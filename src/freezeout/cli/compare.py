@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from freezeout.cli.options import add_settings, add_sources, merged_settings
+from freezeout.cli.options import add_pool_options, add_settings, add_sources, merged_settings
 from freezeout.errors import RunError
 
 __all__ = ["add_parser"]
@@ -31,8 +31,6 @@ def add_parser(verbs: Any) -> None:
     Args:
         verbs: What ``ArgumentParser.add_subparsers`` returned.
     """
-    from freezeout.cli.carry_out import add_pool_options
-
     parser = verbs.add_parser(
         "compare",
         help="find out whether freezing pays, against training for fewer epochs",

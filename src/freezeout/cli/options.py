@@ -9,7 +9,42 @@ from typing import Any
 
 from freezeout.training.settings import Settings, setting_fields
 
-__all__ = ["add_settings", "add_sources", "given_settings", "merged_settings", "setting_words"]
+__all__ = [
+    "add_pool_options",
+    "add_settings",
+    "add_sources",
+    "given_settings",
+    "merged_settings",
+    "setting_words",
+]
+
+
+def add_pool_options(group: Any, *, ray: bool) -> None:
+    """Adds the options that say where and how long runs are done."""
+    group.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="runs at a time, at least 1 (default: as many as there are cores for; 1 on a GPU)",
+    )
+    group.add_argument(
+        "--minutes",
+        type=float,
+        metavar="X",
+        help="stop after so many minutes, with all saved; --resume goes on",
+    )
+    group.add_argument("--retry", action="store_true", help="try runs again that failed")
+    group.add_argument(
+        "--drop-checkpoints",
+        action="store_true",
+        help="delete the checkpoint of each run once it is done; log and summary stay",
+    )
+    if ray:
+        group.add_argument(
+            "--ray",
+            metavar="ADDRESS",
+            help="run on a Ray cluster: its address, or auto; all machines see the same --out",
+        )
 
 
 def add_sources(group: Any) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from freezeout.cli.options import add_settings, given_settings
+from freezeout.cli.options import add_pool_options, add_settings, given_settings
 from freezeout.errors import RunError
 
 __all__ = ["add_parser"]
@@ -41,8 +41,6 @@ def add_parser(verbs: Any) -> None:
     Args:
         verbs: What ``ArgumentParser.add_subparsers`` returned.
     """
-    from freezeout.cli.carry_out import add_pool_options
-
     parser = verbs.add_parser(
         "sweep",
         help="run a grid of trainings as one experiment that can be resumed",

@@ -100,8 +100,8 @@ class RayPool:
             Whether every task was brought to its end (or failed); false if it was stopped.
 
         Raises:
-            KeyboardInterrupt: After ``SIGINT`` or ``SIGTERM``, once all runs have saved; a second
-                such signal acts as usual.
+            KeyboardInterrupt: After a second ``SIGINT``; the first one, like ``SIGTERM``, lets all
+                runs save.
             RunError: If the cluster is lost, has no room for a task, or has a machine that cannot
                 work; runs elsewhere have then saved.
         """
@@ -111,7 +111,7 @@ class RayPool:
         with (
             _connection(self._address) as ray,
             TemporaryDirectory(prefix=".ray-", dir=self._logs, ignore_cleanup_errors=True) as board,
-            StopSignals(stop) as signals,
+            StopSignals(stop),
         ):
             _check_room(ray, tasks, self._threads)
             pulse = _Pulse(ray, self._address)
@@ -123,8 +123,6 @@ class RayPool:
                     f"the Ray cluster at {self._address} was lost ({_first_line(error)}). Start it "
                     "again; the same command goes on."
                 ) from error
-        if signals.received:
-            raise KeyboardInterrupt
         return not stop.is_set()
 
 

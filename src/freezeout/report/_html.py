@@ -13,7 +13,8 @@ from freezeout.report.table import Column, Table, cell_text
 __all__ = ["color_css", "legend_html", "prose", "table_html", "text"]
 
 _WHOLE = 40
-"""Names without spaces of up to this many characters stay on one line on wide screens."""
+"""Names without spaces of up to this many characters stay on one line on wide screens, as do other
+texts; longer ones are broken."""
 
 
 def text(value: str) -> str:
@@ -67,7 +68,8 @@ def _cell(table: Table, place: int, column: Column, row: Sequence[object]) -> st
         name = str(row[place])
         whole = ' class="whole"' if " " not in name and len(name) <= _WHOLE else ""
         return f'<th scope="row"{_aligned(table, place) or whole}>{shown}</th>'
-    return f"<td{_aligned(table, place)}>{shown}</td>"
+    long = ' class="long"' if isinstance(row[place], str) and len(shown) > _WHOLE else ""
+    return f"<td{_aligned(table, place) or long}>{shown}</td>"
 
 
 def _aligned(table: Table, place: int) -> str:
