@@ -156,7 +156,7 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
                 arm,
                 *_two("against_equal_time", "to equal time", 2, signed=True),
                 *_two("against_baseline", "to the full run", 2, signed=True),
-                *_two("time_ratio", "its time / the variant's", 3),
+                *_two("time_ratio", "time / variant's", 3),
             ),
             rows=tuple(
                 (
