@@ -15,8 +15,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## train a real network on the embedded digits, about a minute on two cores
 	$(PY) -m freezeout train --preset demo
 
-test: $(READY)  ## the default tests
-	$(PY) -m pytest
+test: $(READY)  ## the default tests, two at a time, each in one thread
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## the tests too slow for every run
 	$(PY) -m pytest -m slow

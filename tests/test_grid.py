@@ -207,8 +207,11 @@ def test_explicit_freeze_times_are_a_variant():
     [
         ("[grid]\nmodle = ['x']", "'modle' in .grid. of sweep.toml is no setting. Did you mean"),
         ("epoch = 3", "'epoch' in sweep.toml is no setting. Did you mean 'epochs'"),
-        ("[grid]\nseed = 3", "seed in .grid. of sweep.toml must be a list, got 3"),
-        ("[grid]\nseed = []", "must be a list"),
+        (
+            "[grid]\nseed = 3",
+            "seed in .grid. of sweep.toml must be a list of at least one value, got 3",
+        ),
+        ("[grid]\nseed = []", "must be a list of at least one value"),
         ("[grid]\nseed = [1, 1]", "seed '1' is given twice"),
         ("[grid]\nt0 = [0.5, 0.5]", "variant 'cubic:0.5' is given twice"),
         ("[grid]\nt0 = [1.5]", "t0 must lie in"),

@@ -806,7 +806,8 @@ def test_a_name_that_is_no_string():
 
 
 def test_public_names():
-    assert set(models.__all__) == {"VGG", "DenseNet", "ResNet", "WideResNet", "available", "build"}
+    networks = {"VGG", "DenseNet", "ResNet", "WideResNet"}
+    assert set(models.__all__) == {*networks, "available", "build", "check_name"}
     assert all(hasattr(models, name) for name in models.__all__)
 
 
