@@ -21,11 +21,11 @@ from freezeout.experiments.arms import unfrozen
 from freezeout.experiments.job import failure, job_status, measure_job, run_job
 from freezeout.experiments.pool import available_cores, slot_cores
 from freezeout.experiments.prepared import load_prepared, save_prepared
-from freezeout.experiments.signals import StopSignals
 from freezeout.saving import Plan
 from freezeout.schedule import Schedule
 from freezeout.training import Observer, RunFolder, start
 from freezeout.training.checkpoint import load_checkpoint
+from freezeout.training.signals import StopSignals
 from runs import SMALL, KillAt, KilledError, assert_same_end, small, train
 from strategies import made_costs
 

@@ -23,7 +23,7 @@ from filelock import FileLock
 from freezeout.cli import main
 from freezeout.cli.carry_out import pinned
 from freezeout.errors import RunError
-from freezeout.experiments import Experiment, Grid, Pool, remote
+from freezeout.experiments import Experiment, Grid, Pool, ray_cluster, remote
 from freezeout.experiments.remote import RayPool
 from freezeout.training import RunFolder
 from runs import SMALL, assert_same_end, train
@@ -87,7 +87,7 @@ def cluster():
 def ray_pool(address, folder, tell, **options):
     """A pool at an address that is known to be good."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote, "_check", lambda address: None)
+        patch.setattr(remote, "check_address", lambda address: None)
         return RayPool(address, options.pop("threads", 1), folder / "logs", tell, **options)
 
 
@@ -334,13 +334,13 @@ def test_a_stopped_experiment_goes_on_to_the_same_bits(cluster, tmp_path, monkey
 def test_a_lost_cluster_is_told_and_the_same_command_goes_on(cluster, tmp_path, monkeypatch):
     """It is played: a cluster that is really gone would be gone for the other tests."""
     monkeypatch.setattr(remote, "_POLL", 0.05)
-    monkeypatch.setattr(remote, "_LOST", 0.5)
+    monkeypatch.setattr(ray_cluster, "_LOST", 0.5)
     events, again = [], []
 
     def tell(event):
         events.append(event)
         if event.kind == "turn" and event.step >= 10:
-            monkeypatch.setattr(remote, "_silence", lambda address: "Connection refused")
+            monkeypatch.setattr(ray_cluster, "_silence", lambda address: "Connection refused")
 
     experiment = made(tmp_path, **LONG)
     reason = r"no answer for 0\.5 seconds: Connection refused"
@@ -410,7 +410,7 @@ def free_port():
     ],
 )
 def test_a_bad_address_is_told_in_a_line(address, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "_ANSWER", 4.0)
+    monkeypatch.setattr(ray_cluster, "_ANSWER", 4.0)
     text = io.StringIO()
     begun = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as deaf:

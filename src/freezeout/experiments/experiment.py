@@ -120,7 +120,7 @@ class Experiment:
         grid = self.grid
         equal = None
         plan_file = self.plan_file(cell)
-        if grid.equal_time and grid.variants:
+        if grid.needs_costs:
             if not plan_file.is_file():
                 raise RunError(f"{plan_file} is missing: the costs have not been measured yet.")
             plan = Plan.load(plan_file)
@@ -197,7 +197,7 @@ class Experiment:
     def _check(self) -> None:
         """Refuses, before anything is written, what does not fit to runs that are there."""
         for cell in self.grid.cells:
-            if self._is_measured(cell) or not (self.grid.equal_time and self.grid.variants):
+            if self._is_measured(cell) or not self.grid.needs_costs:
                 for jobs in self.jobs(cell):
                     for job in jobs:
                         job_status(job)
@@ -236,8 +236,7 @@ class Experiment:
         if not self._measure(runner, data, deadline, say):
             return False
         cells = self.grid.cells
-        wanted = self.grid.equal_time and self.grid.variants
-        if wanted and not any(self.plan_file(cell).is_file() for cell in cells):
+        if self.grid.needs_costs and not any(self.plan_file(cell).is_file() for cell in cells):
             raise RunError(
                 "no training step could be measured, for the reason above, so nothing can be run. "
                 "Mend it; the same command, or --resume, goes on."
@@ -251,7 +250,7 @@ class Experiment:
         return sum(
             job_status(job) == "done"
             for cell in self.grid.cells
-            if self._is_measured(cell) or not (self.grid.equal_time and self.grid.variants)
+            if self._is_measured(cell) or not self.grid.needs_costs
             for jobs in self.jobs(cell)
             for job in jobs
         )
@@ -286,7 +285,7 @@ class Experiment:
         """Teams of what is not done: seed by seed, so that every cell soon has some of all arms."""
         by_seed: list[list[list[Task]]] = [[] for _ in self.grid.seeds]
         for cell in self.grid.cells:
-            if self.grid.equal_time and self.grid.variants and not self._is_measured(cell):
+            if self.grid.needs_costs and not self._is_measured(cell):
                 continue  # its costs could not be measured, which is recorded
             for teams, jobs in zip(by_seed, self.jobs(cell), strict=True):
                 tasks = [

@@ -84,6 +84,11 @@ class Grid:
                 )
 
     @property
+    def needs_costs(self) -> bool:
+        """Whether the length of some runs depends on measured costs."""
+        return self.equal_time and bool(self.variants)
+
+    @property
     def size(self) -> int:
         """Number of runs."""
         each = 1 + self.equal_time + self.rates_only

@@ -111,7 +111,7 @@ class Job:
 
 
 def job_status(job: Job) -> Status:
-    """How far a job is, from its folder alone.
+    """How far a job is, from its folder alone; one that cannot be read is recorded as failed.
 
     Raises:
         RunError: If the folder holds a run with other settings, or something else.

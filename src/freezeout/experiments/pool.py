@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from freezeout.experiments.job import Job, record_failure
-from freezeout.experiments.signals import StopSignals
+from freezeout.training.signals import StopSignals
 
 __all__ = ["Event", "Pool", "Task", "Worker", "available_cores", "slot_cores"]
 
@@ -196,7 +196,7 @@ class Pool:
         if self._stop.is_set():
             self._tell(Event(worker.task, "interrupted"))
             return False
-        reason = f"its process ended with {_words(code)}; see {worker.log}"
+        reason = worker.end_words(code)
         if worker.task.do == "run" and worker.starts <= self._retries:
             self._tell(Event(worker.task, "retry", reason=reason))
             worker.start()
@@ -283,6 +283,11 @@ class Worker:
         self._stdout.close()
         return code
 
+    def end_words(self, code: int) -> str:
+        """What there is to say of a process that died."""
+        words = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"its process ended with {words}; see {self.log}"
+
     def _answer(self, stop: threading.Event) -> dict[str, Any] | None:
         """What it says next. A stop that comes meanwhile is passed on at once."""
         done = threading.Event()
@@ -344,7 +349,3 @@ def slot_cores(processes: int, threads: int) -> list[list[int] | None]:
     if not hasattr(os, "sched_setaffinity") or processes * threads > len(cores):
         return [None] * processes
     return [cores[slot * threads : (slot + 1) * threads] for slot in range(processes)]
-
-
-def _words(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -11,17 +11,13 @@ it is to stop.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,21 +28,20 @@ from filelock import Timeout
 from freezeout.errors import RunError
 from freezeout.experiments.job import job_lock, record_failure
 from freezeout.experiments.pool import Event, Task, Worker
-from freezeout.experiments.signals import StopSignals
+from freezeout.experiments.ray_cluster import (
+    Pulse,
+    check_address,
+    check_room,
+    connection,
+    first_line,
+)
+from freezeout.training.signals import StopSignals
 
 __all__ = ["RayPool"]
 
 _POLL = 0.5  # seconds between looks at the notes, at the clock and for a stop
-_ANSWER = 30.0  # seconds for a cluster to answer
-_LOST = 60.0  # seconds without an answer after which a cluster is given up
 _VISIBLE = 30.0  # seconds until a new folder must be seen on all machines
 _PATIENCE = 300.0  # seconds for an earlier process of a run to let go of it, wherever it is
-
-_ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^\s/:]+):([0-9]{1,5})")
-_HINT = (
-    "Give what `ray start --head` printed: HOST:PORT, or ray://HOST:PORT from outside of the "
-    "cluster, or auto."
-)
 
 
 class RayPool:
@@ -82,7 +77,7 @@ class RayPool:
         for name, value, least in (("threads", threads, 1), ("retries", retries, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}. Give more.")
-        _check(address)
+        check_address(address)
         self._address = address
         self._threads = threads
         self._logs = logs.absolute()  # not resolved: a link may lead elsewhere on another machine
@@ -109,18 +104,18 @@ class RayPool:
         self._logs.mkdir(parents=True, exist_ok=True)
         stop = threading.Event()
         with (
-            _connection(self._address) as ray,
+            connection(self._address) as ray,
             TemporaryDirectory(prefix=".ray-", dir=self._logs, ignore_cleanup_errors=True) as board,
             StopSignals(stop),
         ):
-            _check_room(ray, tasks, self._threads)
-            pulse = _Pulse(ray, self._address)
+            check_room(ray, self._threads, gpu=any(map(_on_gpu, tasks)))
+            pulse = Pulse(ray, self._address)
             sweep = _Sweep(ray, Path(board), self._threads, self._logs, self._tell, self._retries)
             try:
                 sweep.run(tasks, stop, deadline, pulse)
             except ConnectionError as error:
                 raise RunError(
-                    f"the Ray cluster at {self._address} was lost ({_first_line(error)}). Start it "
+                    f"the Ray cluster at {self._address} was lost ({first_line(error)}). Start it "
                     "again; the same command goes on."
                 ) from error
         return not stop.is_set()
@@ -169,7 +164,7 @@ class _Sweep:
         tasks: Sequence[Task],
         stop: threading.Event,
         deadline: float | None,
-        pulse: _Pulse,
+        pulse: Pulse,
     ) -> None:
         """Returns once all tasks have ended, or all that had begun when it was to stop."""
         for number, task in enumerate(tasks):
@@ -262,7 +257,7 @@ class _Sweep:
         try:
             outcome, reason = self._ray.get(ref)
         except errors.RayTaskError as error:  # not the run: the task around it
-            reason = _first_line(error.cause or error)
+            reason = first_line(error.cause or error)
             return "unfit", (
                 f"a machine of the Ray cluster cannot work: {reason}. All need the same Python and "
                 "freezeout, and must be able to write to the folder."
@@ -336,8 +331,7 @@ def _follow(worker: Worker, note: _Note, stop: threading.Event) -> tuple[str, st
                 code = worker.wait()
                 if stop.is_set():
                     return "interrupted", ""
-                what = f"signal {-code}" if code < 0 else f"exit code {code}"
-                return "died", f"its process ended with {what}; see {worker.log}"
+                return "died", worker.end_words(code)
             if message["event"] == "end":
                 worker.wait()
                 if message.get("error") is not None:
@@ -346,30 +340,6 @@ def _follow(worker: Worker, note: _Note, stop: threading.Event) -> tuple[str, st
             note.write(step=message["step"], total=message["total"], error=message["error"])
     finally:
         worker.kill()
-
-
-class _Pulse:
-    """Whether the cluster is still there: Ray itself would wait for its answers for ever."""
-
-    def __init__(self, ray: Any, address: str) -> None:
-        self._address = ray.get_runtime_context().gcs_address if address == "auto" else address
-        self._felt = self._heard = time.monotonic()
-
-    def feel(self) -> None:
-        """Looks now and then.
-
-        Raises:
-            ConnectionError: If it has been gone for a while.
-        """
-        now = time.monotonic()
-        if now - self._felt < _LOST / 10:
-            return
-        self._felt = now
-        reason = _silence(self._address)
-        if reason is None:
-            self._heard = now
-        elif now - self._heard >= _LOST:
-            raise ConnectionError(f"no answer for {_LOST:g} seconds: {reason}")
 
 
 class _Note:
@@ -447,100 +417,3 @@ def _absolute(task: Task) -> Task:
 
 def _on_gpu(task: Task) -> bool:
     return task.job.settings.device.startswith("cuda")
-
-
-def _check_room(ray: Any, tasks: Sequence[Task], threads: int) -> None:
-    """Ray would wait for ever for a machine that is large enough."""
-    gpu = any(_on_gpu(task) for task in tasks)
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(m.get("CPU", 0) >= threads and (m.get("GPU", 0) >= 1 or not gpu) for m in machines):
-        return
-    wanted = f"{threads} CPU{'s' if threads > 1 else ''}{' and a GPU' if gpu else ''}"
-    has = ", ".join(f"{m.get('CPU', 0):g} CPUs and {m.get('GPU', 0):g} GPUs" for m in machines)
-    raise RunError(
-        f"a run takes {wanted}, but no machine of the Ray cluster has that ({has}). Ask for less "
-        "with --threads or --device, or add a machine."
-    )
-
-
-def _check(address: str) -> None:
-    """Raises `RunError` if no cluster answers at an address.
-
-    It is tried in a process of its own: Ray takes minutes to give up, and then ends the process.
-    """
-    _import_ray()
-    missing = f"there is no Ray cluster at {address}"
-    if address != "auto":
-        if not _ADDRESS.fullmatch(address):
-            raise RunError(f"{address!r} is no address of a Ray cluster. {_HINT}")
-        reason = _silence(address)
-        if reason is not None:
-            raise RunError(f"{missing} ({reason}). {_HINT}")
-    program = (
-        "import sys, ray\n"
-        "try:\n"
-        "    ray.init(sys.argv[1], log_to_driver=False)\n"
-        "except Exception as error:\n"
-        "    sys.exit('\\n' + ' '.join(str(error).split()))\n"
-    )
-    # From outside, a process of our own is started on the cluster first.
-    limit = 2 * _ANSWER if address.startswith("ray://") else _ANSWER
-    try:
-        tried = subprocess.run(
-            [sys.executable, "-c", program, address],
-            capture_output=True,
-            text=True,
-            timeout=limit,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunError(f"{missing} (no answer in {limit:.0f} seconds). {_HINT}") from error
-    if tried.returncode:
-        reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RunError(f"{missing} ({reason.rstrip('.')[:300]}). {_HINT}")
-
-
-def _silence(address: str) -> str | None:
-    """Why nobody listens at an address; ``None`` if somebody does."""
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
-        return "it has no port"
-    try:
-        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=5.0).close()
-    except (OSError, OverflowError) as error:
-        return getattr(error, "strerror", None) or _first_line(error)
-    return None
-
-
-@contextmanager
-def _connection(address: str) -> Iterator[Any]:
-    """The connection to a cluster, of which nothing stays behind."""
-    ray = _import_ray()
-    if ray.is_initialized():
-        raise RunError(
-            "this process is connected to a Ray cluster already. Call ray.shutdown() before."
-        )
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
-        yield ray
-    finally:
-        ray.shutdown()
-        if main:  # Ray sets one of its own
-            signal.signal(signal.SIGTERM, handler)
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise RunError(
-            "runs on a Ray cluster need Ray, which is not installed. Run: "
-            "pip install 'freezeout[ray]'"
-        ) from error
-    return ray
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__

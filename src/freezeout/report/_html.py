@@ -8,7 +8,7 @@ from html import escape
 
 from freezeout.report.arms import clean
 from freezeout.report.palette import COLORS, ArmStyle
-from freezeout.report.table import Column, Table, cell_text
+from freezeout.report.table import Cell, Column, Table, cell_text
 
 __all__ = ["color_css", "legend_html", "prose", "table_html", "text"]
 
@@ -62,8 +62,8 @@ def table_html(table: Table, link: str, *, fold: bool = False) -> str:
     return f'<div class="table"><h3>{text(table.title)}</h3>{body}</div>'
 
 
-def _cell(table: Table, place: int, column: Column, row: Sequence[object]) -> str:
-    shown = text(cell_text(column, row[place]))  # type: ignore[arg-type]
+def _cell(table: Table, place: int, column: Column, row: Sequence[Cell]) -> str:
+    shown = text(cell_text(column, row[place]))
     if place == 0:
         name = str(row[place])
         whole = ' class="whole"' if " " not in name and len(name) <= _WHOLE else ""

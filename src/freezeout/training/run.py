@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from freezeout.training.folder import RunFolder
 from freezeout.training.forecast import LEAST_STEPS, cost_differences, forecast
 from freezeout.training.observer import Observer, Progress
 from freezeout.training.settings import Settings
+from freezeout.training.signals import StopSignals
 from freezeout.training.trainer import Trainer, pick_device
 
 __all__ = ["MOVABLE", "RunResult", "on_machine", "prepare", "resume", "start"]
@@ -301,8 +300,9 @@ def _go(
     stretch = _Stretch(trainer, folder, observers)
     remove = trainer.scheduler.freezer.add_listener(stretch.note_freeze)
     try:
-        with on_machine(trainer.settings), _Interrupt() as interrupt:
-            stretch.train(interrupt)
+        stop = threading.Event()
+        with on_machine(trainer.settings), StopSignals(stop):
+            stretch.train(stop)
     finally:
         remove()
     return RunResult(trainer, not trainer.finished, stretch.seconds(), plan)
@@ -347,7 +347,7 @@ class _Stretch:
         for observer in self.observers:
             observer.freeze(event)
 
-    def train(self, interrupt: _Interrupt) -> None:
+    def train(self, stop: threading.Event) -> None:
         """Trains to the end, or until a signal asks to stop."""
         trainer, settings = self.trainer, self.trainer.settings
         schedule = trainer.scheduler
@@ -361,7 +361,7 @@ class _Stretch:
                 trainer.step,
             )
         while not trainer.finished:
-            if not self._epoch(interrupt):
+            if not self._epoch(stop):
                 break
             record = trainer.finish_epoch()
             self._saved_seconds = record.saved_seconds
@@ -369,9 +369,9 @@ class _Stretch:
             for observer in self.observers:
                 observer.epoch(record)
             self.save()
-            if interrupt.requested:
+            if stop.is_set():
                 break
-        if interrupt.requested and not trainer.finished:
+        if stop.is_set() and not trainer.finished:
             _tell(
                 self.observers,
                 f"stopped after step {trainer.step} of {trainer.total_steps}, all saved; "
@@ -385,7 +385,7 @@ class _Stretch:
         save_checkpoint(self.folder.checkpoint, self.trainer.state_dict())
         self._saved_at = time.monotonic()
 
-    def _epoch(self, interrupt: _Interrupt) -> bool:
+    def _epoch(self, stop: threading.Event) -> bool:
         """Takes the steps left in the epoch; False if a signal cut it short."""
         trainer, clock = self.trainer, self.trainer.clock
         every = 60.0 * trainer.settings.checkpoint_minutes
@@ -399,13 +399,13 @@ class _Stretch:
                 return True
             trainer.take_step(*batch)
             clock.end_step()
-            stop = interrupt.requested
+            stopping = stop.is_set()
             save = time.monotonic() - self._saved_at > every
-            if clock.full or frozen != trainer.frozen or stop or save:
+            if clock.full or frozen != trainer.frozen or stopping or save:
                 clock.close(trainer.step)
                 trainer.read()
                 self._tell_progress()
-            if stop and trainer.batch < trainer.epoch_steps:
+            if stopping and trainer.batch < trainer.epoch_steps:
                 self.save()
                 return False
             if save:
@@ -431,34 +431,3 @@ class _Stretch:
         )
         for observer in self.observers:
             observer.progress(progress)
-
-
-class _Interrupt:
-    """Turns the first ``SIGINT`` or ``SIGTERM`` into a request; a second one acts as usual."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._restore()
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()

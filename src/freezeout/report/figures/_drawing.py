@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib.style
 from matplotlib.artist import Artist
@@ -162,7 +163,7 @@ class Drawing:
         self.figure.set_size_inches(width, height + 0.2 * rows)
 
 
-def dress(axes: Axes, *, grid: str = "y") -> None:
+def dress(axes: Axes, *, grid: Literal["x", "y", "both"] = "y") -> None:
     """Give axes their frame, ticks and grid."""
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
@@ -173,7 +174,7 @@ def dress(axes: Axes, *, grid: str = "y") -> None:
     axes.xaxis.label.set_color(INK.light)
     axes.yaxis.label.set_color(INK.light)
     axes.title.set_color(INK.light)
-    axes.grid(axis=grid, color=GRID.light, lw=0.7)  # type: ignore[arg-type]
+    axes.grid(axis=grid, color=GRID.light, lw=0.7)
     axes.set_axisbelow(True)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))

@@ -1,4 +1,4 @@
-"""Stopping an experiment by a signal, with everything saved."""
+"""Stopping by a signal, with everything saved."""
 
 from __future__ import annotations
 
