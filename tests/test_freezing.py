@@ -541,7 +541,7 @@ def test_neither_freezer_nor_optimizer_are_dragged_into_a_pickle(pending: bool) 
     data = pickle.dumps(model)
     assert b"torch.optim" not in data
     assert b"Freezer" not in data
-    assert (b"_Hook" in data) is pending
+    assert (b"freezeout._hooks" in data) is pending
     assert b"_StayInEval" in data
 
 

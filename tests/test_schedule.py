@@ -319,7 +319,7 @@ def test_schedule_prints_as_the_call_that_makes_it():
     schedule = Schedule(t0=0.5, spacing="linear", warmup_steps=3, times=[0.25, 1.0])
     assert repr(schedule) == (
         "Schedule(t0=0.5, spacing='linear', scaled=True, anneal='cosine', warmup_steps=3, "
-        "scale_cap=None, times=(0.25, 1.0))"
+        "scale_cap=None, times=(0.25, 1.0), max_freezes=None)"
     )
     assert eval(repr(schedule)) == schedule
 
@@ -356,7 +356,10 @@ def test_to_dict_is_plain_and_differences_name_what_changed():
         "warmup_steps": 0,
         "scale_cap": None,
         "times": [0.5, 1.0],
+        "max_freezes": None,
     }
+    assert schedule.differences(state) == []
+    del state["max_freezes"]  # a checkpoint from before it existed
     assert schedule.differences(state) == []
     assert Schedule(t0=0.6, times=(0.5, 1.0), scaled=False).differences(state) == [
         "t0=0.5 there but t0=0.6 here",

@@ -10,13 +10,12 @@ import math
 import pickle
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler
@@ -506,13 +505,9 @@ def test_two_optimizers_of_one_model() -> None:
         model = Mixed(seed)
         muon = torch.optim.Muon([p for p in model.parameters() if p.ndim == 2], lr=0.05)
         adamw = torch.optim.AdamW([p for p in model.parameters() if p.ndim == 1], lr=0.02)
-        return [
-            model,
-            muon,
-            adamw,
-            FreezeOut(muon, model, STEPS, schedule=LINEAR),
-            FreezeOut(adamw, model, STEPS, schedule=LINEAR),
-        ]
+        first = FreezeOut(muon, model, STEPS, schedule=LINEAR)
+        second = FreezeOut(adamw, model, STEPS, together_with=first)
+        return [model, muon, adamw, first, second]
 
     def go(parts: list[Any], start: int, stop: int) -> None:
         model, muon, adamw, first, second = parts
@@ -722,26 +717,6 @@ def _refuses(
 
 
 # Refusals at construction
-
-
-@pytest.fixture
-def process_group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-@pytest.mark.multiprocess
-@pytest.mark.parametrize("compiled", [False, True])
-def test_distributed_data_parallel_is_refused(process_group: None, compiled: bool) -> None:
-    model = make_net()
-    wrapped: Any = nn.parallel.DistributedDataParallel(model)
-    if compiled:
-        wrapped = torch.compile(wrapped, backend="eager")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(FreezeOutError, match="gradients that were not averaged"):
-        FreezeOut(optimizer, wrapped, STEPS)
-    assert len(optimizer.param_groups) == 1
 
 
 def test_wrappers_are_looked_through() -> None:

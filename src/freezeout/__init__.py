@@ -13,6 +13,7 @@ from freezeout.errors import (
     CheckpointError,
     CostError,
     DataError,
+    DistributedError,
     DivergenceError,
     FreezeOutError,
     FrozenPrefixWarning,
@@ -22,6 +23,7 @@ from freezeout.errors import (
 )
 from freezeout.freezing import FreezeEvent, Freezer, unfreeze
 from freezeout.layers import Layer, Layers, split_layers
+from freezeout.optimizers import is_active
 from freezeout.planner import plan
 from freezeout.saving import Plan, predicted_saving
 from freezeout.schedule import Schedule, freeze_times
@@ -34,6 +36,7 @@ __all__ = [
     "CostError",
     "Costs",
     "DataError",
+    "DistributedError",
     "DivergenceError",
     "FreezeEvent",
     "FreezeOut",
@@ -49,6 +52,7 @@ __all__ = [
     "Schedule",
     "SplitError",
     "freeze_times",
+    "is_active",
     "measure_costs",
     "plan",
     "predicted_saving",

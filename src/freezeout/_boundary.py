@@ -9,17 +9,20 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from freezeout._hooks import Hook, Outside
+from freezeout.compiled import Region, regions
 from freezeout.layers import Layers
 from freezeout.tensors import tensors_in
 
-__all__ = ["BoundaryWatch", "forget_watches"]
+__all__ = ["BoundaryWatch"]
 
 
 class BoundaryWatch:
     """Watches one forward pass with gradients, then takes its hooks away.
 
     In a true prefix no module of a frozen layer gives an output that needs a gradient, and some
-    active layer runs after it.
+    active layer runs after it. Inside a module that is compiled nothing is hooked, because that
+    would cost a compilation; what comes out of it is looked at.
 
     Args:
         layers: The layers of the model.
@@ -45,18 +48,35 @@ class BoundaryWatch:
         self._in_model = False
         root = layers.model
         self._handles: list[RemovableHandle] = [
-            root.register_forward_pre_hook(_Hook(self._enter)),
-            root.register_forward_hook(_Hook(self._leave)),
+            root.register_forward_pre_hook(Hook(self._enter)),
+            root.register_forward_hook(Hook(self._leave)),
         ]
+        compiled = regions(root)
+        self._swapped = [r.module for r in compiled if r.module is r.entry and r.module is not root]
+        hidden = {id(m) for r in compiled for m in r.module.modules()}
+        outsides = {id(r.module): r for r in compiled}
         for layer in layers:
-            hook = _Hook(self._look, layer.index)
-            self._handles += [module.register_forward_hook(hook) for module in layer.modules]
+            hook = Hook(self._look, layer.index)
+            for module in layer.modules:
+                if id(module) not in hidden:
+                    self._handles.append(module.register_forward_hook(hook))
+                elif id(module) in outsides and module is not root:
+                    self._watch_outside(outsides[id(module)], hook)
+
+    def _watch_outside(self, region: Region, hook: Hook) -> None:
+        if region.entry is not region.module:  # the wrapper's own hooks run outside
+            self._handles.append(region.entry.register_forward_hook(hook))
+        else:
+            call = region.module.__dict__["_compiled_call_impl"]
+            region.module.__dict__["_compiled_call_impl"] = Outside(region.module, call, hook)
 
     def close(self) -> None:
         """Takes the hooks away."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        for module in self._swapped:
+            Outside.undo(module)
 
     def _enter(self, module: nn.Module) -> None:
         self._in_model = True
@@ -102,6 +122,8 @@ class BoundaryWatch:
         active: list[str] = []
         again: list[str] = []
         for leaf in _leaves_of_graph(output):
+            if id(leaf) not in names and leaf is output:
+                continue  # made by requires_grad_() on what a frozen module gave
             if id(leaf) not in names:
                 return f"an input of shape {tuple(leaf.shape)} that itself requires a gradient"
             index = self._layers.index_of(leaf) if isinstance(leaf, nn.Parameter) else None
@@ -110,37 +132,12 @@ class BoundaryWatch:
         if again and not active:
             return f"frozen parameters that were made to require a gradient again: {again[0]}"
         if not active:
-            return "an output that was marked as requiring a gradient"
+            return (
+                "an output that was marked as requiring a gradient (with transformers, "
+                "enable_input_require_grads() does that: call disable_input_require_grads())"
+            )
         more = f" and {len(active) - 3} more" if len(active) > 3 else ""
         return f"active parameters that feed it: {', '.join(active[:3])}{more}"
-
-
-def forget_watches(model: nn.Module) -> None:
-    """Removes the hooks of every watch from a model, also those left in a copy."""
-    for module in model.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key in [key for key, hook in hooks.items() if isinstance(hook, _Hook)]:
-                del hooks[key]
-
-
-class _Hook:
-    """Hands a call over where gradients count.
-
-    A deep copy or a pickle of the model must not drag the watch, and with it the optimizer, along:
-    there the hook does nothing.
-    """
-
-    def __init__(self, action: Callable[..., None] | None, *leading: Any) -> None:
-        self._action = action
-        self._leading = leading
-
-    def __call__(self, module: nn.Module, args: Any, *output: Any) -> None:
-        if self._action is None or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return
-        self._action(module, *self._leading, *output)
-
-    def __reduce__(self) -> tuple[type[_Hook], tuple[None]]:
-        return _Hook, (None,)
 
 
 def _leaves_of_graph(output: torch.Tensor) -> list[torch.Tensor]:

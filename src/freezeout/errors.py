@@ -5,6 +5,7 @@
     FreezeOutError
     ├── SplitError         a model cannot be cut into an ordered list of layers
     ├── PrefixError        a frozen layer's output still needs a gradient (only when strict)
+    ├── DistributedError   processes disagree on what freezes, or a wrapper cannot follow a freeze
     ├── CostError          a training step cannot be measured, or measured costs do not fit
     ├── CheckpointError    a checkpoint is damaged, or was made by another network or other settings
     ├── DataError          a data file is missing, damaged or not what it says it is
@@ -23,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "CostError",
     "DataError",
+    "DistributedError",
     "DivergenceError",
     "FreezeOutError",
     "FrozenPrefixWarning",
@@ -42,6 +44,10 @@ class SplitError(FreezeOutError):
 
 class PrefixError(FreezeOutError):
     """The output of a frozen layer still needs a gradient, so the backward pass does not stop."""
+
+
+class DistributedError(FreezeOutError):
+    """Processes disagree on what freezes, or a wrapper around the model cannot follow a freeze."""
 
 
 class CostError(FreezeOutError):

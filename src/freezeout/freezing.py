@@ -16,9 +16,13 @@ from typing import TypeAlias
 from torch import nn
 from torch.optim import Optimizer
 
-from freezeout._boundary import BoundaryWatch, forget_watches
+from freezeout._boundary import BoundaryWatch
+from freezeout._first_look import FirstLook
+from freezeout._hooks import forget_hooks
+from freezeout.distributed import Companions, Replace, reshard
 from freezeout.errors import FrozenPrefixWarning, PrefixError
 from freezeout.layers import Layer, Layers
+from freezeout.optimizers import release
 
 __all__ = ["FreezeEvent", "Freezer", "Listener", "unfreeze"]
 
@@ -54,17 +58,24 @@ class Freezer:
     optimizer starts that layer with fresh state. Parameters that did not require a gradient before
     never will. Freeze between an optimizer step and the next forward pass only.
 
+    In several processes all must freeze alike: they compare notes before each freeze. The
+    ``DistributedDataParallel`` around the model then exchanges the gradients of what still learns
+    and no buffers of what is frozen; ``fully_shard`` needs no more than that comparison. `follow`
+    has the choices.
+
     After each freeze the first forward pass with gradients checks that the output of the frozen
     layers needs no gradient, so that the backward pass really stops there. Inside a region that
     ``torch.compile`` traces it does not check.
 
     Args:
         layers: The layers of the model. Leftovers of an earlier freezer on it are undone.
-        optimizer: Its state for frozen parameters is released; ``None`` if there is none.
+        optimizer: Its state for frozen parameters is released; ``None`` if there is none. Further
+            ones can be added to `optimizers`.
         strict: Raise `PrefixError` where the check fails, instead of warning with
             `FrozenPrefixWarning`.
 
     Attributes:
+        optimizers: Those whose state for frozen parameters is released.
         check: Whether the next freezes are checked; true at first. The check takes hooks on every
             module for one pass, which a stopwatch would notice.
 
@@ -82,7 +93,7 @@ class Freezer:
         self, layers: Layers, optimizer: Optimizer | None = None, *, strict: bool = False
     ) -> None:
         self.layers = layers
-        self.optimizer = optimizer
+        self.optimizers = [] if optimizer is None else [optimizer]
         self.strict = strict
         self.check = True
         self._depth = 0
@@ -90,6 +101,7 @@ class Freezer:
         self._watch: BoundaryWatch | None = None
         self._told: set[str] = set()
         self._listeners: list[Listener] = []
+        self._companions = Companions(layers.model)
         unfreeze(layers.model)
 
     @property
@@ -123,6 +135,48 @@ class Freezer:
 
         return remove
 
+    def follow(
+        self,
+        wrapper: nn.Module | None = None,
+        *,
+        replace: Replace | None = None,
+        keep_unsharded: bool | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Chooses how wrappers around the model follow a freeze. Settings left out stay.
+
+        A ``DistributedDataParallel`` is found without being named, so that it is needed only where
+        several are around the same model, or for the choices below.
+
+        Args:
+            wrapper: The wrapped model, also within further wrappers.
+            replace: Gets a new ``DistributedDataParallel`` after each freeze where the old one
+                cannot follow in place (a PyTorch whose inner parts differ), and puts it where the
+                training loop calls it.
+            keep_unsharded: With ``fully_shard``: groups that are frozen as a whole stay gathered,
+                which saves their all-gathers and costs the memory of their full parameters.
+            timeout: Seconds to wait for the other processes before a freeze; 600 by default.
+
+        Raises:
+            ValueError: If `wrapper` holds another model, or `timeout` is not above 0.
+        """
+        self._companions.follow(
+            wrapper, replace=replace, keep_unsharded=keep_unsharded, timeout=timeout
+        )
+
+    def look_ahead(self) -> None:
+        """Checks in the next forward pass with gradients for what would fail once layers freeze.
+
+        That is activation checkpointing with ``use_reentrant=True``, which behind frozen layers
+        gives no gradient to any block, without an error. The pass then raises `FreezeOutError`.
+        """
+        FirstLook(self.layers.model)
+
+    def settle(self) -> None:
+        """Brings wrappers in line that were made after the last freeze; otherwise does nothing."""
+        if self._depth:
+            self._companions.settle(self._frozen_modules())
+
     def set_depth(self, depth: int, *, step: int | None = None) -> None:
         """Makes exactly the first `depth` layers frozen; does nothing where they are already.
 
@@ -134,6 +188,8 @@ class Freezer:
         Raises:
             TypeError: If `depth` is not a whole number.
             ValueError: If `depth` is out of range.
+            DistributedError: If processes disagree on it, or a wrapper cannot follow; nothing has
+                changed then.
         """
         most = len(self.layers) - 1
         if not isinstance(depth, int) or isinstance(depth, bool):
@@ -148,6 +204,8 @@ class Freezer:
             )
         if depth == self._depth:
             return
+        when = "" if step is None else f" after step {step}"
+        self._companions.prepare(f"freeze {depth} of {len(self.layers)} layers{when}")
         self._drop_watch()
         try:
             while self._depth < depth:
@@ -161,6 +219,7 @@ class Freezer:
                 self._depth -= 1
                 self._tell(FreezeEvent(False, layer.index, layer.name, step))
         finally:  # also where a listener raises
+            self._companions.settle(self._frozen_modules())
             self._verified = self._depth == 0
             if self._depth and self.check:
                 self._watch = BoundaryWatch(
@@ -171,6 +230,9 @@ class Freezer:
         """Unfreezes everything, last frozen layer first."""
         self.set_depth(0, step=step)
 
+    def _frozen_modules(self) -> list[nn.Module]:
+        return [module for layer in self.layers[: self._depth] for module in layer.modules]
+
     def _freeze(self, layer: Layer) -> None:
         for name, parameter in layer.parameters:
             if parameter.requires_grad:
@@ -178,8 +240,8 @@ class Freezer:
                 owner, local = _owner(self.layers.model, name)
                 owner.__dict__.setdefault(_FLAGS, []).append(local)
             parameter.grad = None
-            if self.optimizer is not None:
-                self.optimizer.state.pop(parameter, None)
+            for optimizer in self.optimizers:
+                release(optimizer, parameter)
         for module in layer.modules:
             if not isinstance(module.__dict__.get("train"), _StayInEval):
                 module.__dict__["train"] = _StayInEval(module)
@@ -220,13 +282,18 @@ def unfreeze(model: nn.Module) -> None:
         >>> twin[0].weight.requires_grad, net[0].weight.requires_grad
         (True, False)
     """
+    reshard(model)
+    thawed = False
     for module in model.modules():
         for name in module.__dict__.pop(_FLAGS, ()):
             parameter = module._parameters.get(name)
             if parameter is not None:
                 parameter.requires_grad_(True)
+                thawed = True
         _back_to_mode(module)
-    forget_watches(model)
+    forget_hooks(model)
+    if thawed:
+        Companions(model).settle([])
 
 
 def _unfreeze_layer(model: nn.Module, layer: Layer) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from freezeout.layers import Layers
+from freezeout.optimizers import after_split
 
 __all__ = ["split_groups"]
 
@@ -25,6 +26,9 @@ def split_groups(optimizer: Optimizer, layers: Layers) -> list[int]:
 
     Returns:
         The index of the layer of each new group.
+
+    Raises:
+        FreezeOutError: If the optimizer shards its state and cannot follow.
     """
     groups: list[dict[str, Any]] = []
     owners: list[int] = []
@@ -40,5 +44,11 @@ def split_groups(optimizer: Optimizer, layers: Layers) -> list[int]:
                     part[key] = [group[key][position] for position in members[index]]
             groups.append(part)
             owners.append(index)
+    before = list(optimizer.param_groups)
     optimizer.param_groups[:] = groups
+    try:
+        after_split(optimizer)
+    except Exception:
+        optimizer.param_groups[:] = before
+        raise
     return owners

@@ -275,9 +275,11 @@ class Plan:
             CostError: If it is damaged or no plan at all.
         """
         try:
+            costs = Costs.from_dict(values["costs"])
+            settings = {"max_freezes": None, **values["schedule"]}  # plans made before it existed
             made = cls(
-                costs=Costs.from_dict(values["costs"]),
-                schedule=Schedule(**{f.name: values["schedule"][f.name] for f in fields(Schedule)}),
+                costs=costs,
+                schedule=Schedule(**{f.name: settings[f.name] for f in fields(Schedule)}),
                 **{k: values[k] for k in ("total_steps", "spacing", "note", "reached")},
             )
             for name, kind in (("spacing", str), ("note", str), ("reached", bool)):

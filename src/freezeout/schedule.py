@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
+from freezeout._merge import merge_times
 from freezeout._schedule_checks import (
     check_anneal,
     check_cap,
@@ -246,6 +247,10 @@ class Schedule:
         scale_cap: Largest factor that scaling may put on a base rate, at least 1, or ``None``.
         times: Explicit freeze times, one per layer, in (0, 1], never decreasing; they take the
             place of `t0` and `spacing`. The last layer learns to the end whatever it says.
+        max_freezes: Most moments at which layers freeze, at least 1, or ``None`` for as many as
+            there are layers. Neighbours are put together and learn until the last of them freezes,
+            with as little delay in total as possible. For models that are compiled as a whole,
+            where every freeze costs a compilation.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -259,7 +264,7 @@ class Schedule:
 
     Reference:
         Brock et al., "FreezeOut", 2017, section 2. Beyond the paper: other curves than the
-        cosine, the warm-up, the cap, ``anneal=None``, explicit times.
+        cosine, the warm-up, the cap, ``anneal=None``, explicit times, ``max_freezes``.
     """
 
     t0: float = 0.8
@@ -269,6 +274,7 @@ class Schedule:
     warmup_steps: int = 0
     scale_cap: float | None = None
     times: Sequence[float] | None = None
+    max_freezes: int | None = None
 
     def __post_init__(self) -> None:
         check_t0(self.t0)
@@ -291,6 +297,10 @@ class Schedule:
                 self._set("times", tuple(self.times))
             check_times(self.times)
             self._set("times", tuple(map(float, self.times)))
+        if self.max_freezes is not None:
+            hint = "It is how many times layers freeze; leave it out to let each freeze by itself."
+            check_integer("max_freezes", self.max_freezes, 1, hint)
+            self._set("max_freezes", int(self.max_freezes))
         self._set("warmup_steps", int(self.warmup_steps))
         if self.scale_cap is not None:
             self._set("scale_cap", float(self.scale_cap))
@@ -309,14 +319,16 @@ class Schedule:
         Raises:
             ValueError: If explicit times were given for another number of layers.
         """
-        if self.times is None:
-            return freeze_times(num_layers, self.t0, spacing=self.spacing)
-        if len(self.times) != num_layers:
+        if self.times is not None and len(self.times) != num_layers:
             raise ValueError(
                 f"times holds {len(self.times)} freeze times, but the model was cut into "
                 f"{num_layers} layers. Give one time per layer, or name the layers yourself."
             )
-        return (*self.times[:-1], 1.0)
+        if self.times is None:
+            times = freeze_times(num_layers, self.t0, spacing=self.spacing)
+        else:
+            times = (*self.times[:-1], 1.0)
+        return times if self.max_freezes is None else merge_times(times, self.max_freezes)
 
     def freeze_steps(self, num_layers: int, total_steps: int) -> tuple[int | None, ...]:
         """The step at which each layer freezes; ``None`` for layers that learn to the end.

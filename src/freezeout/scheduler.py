@@ -6,23 +6,37 @@ import warnings
 import weakref
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from freezeout._scheduler_checks import (
+    check_alone,
+    check_belongs,
+    check_optimizer,
+    check_partner,
+    check_same_steps,
+    check_updates,
+    difference,
+    one_of,
+)
+from freezeout.compiled import crowded, recompile_trouble
 from freezeout.errors import CheckpointError, FreezeOutError, FrozenPrefixWarning
 from freezeout.freezing import Freezer
 from freezeout.groups import split_groups
-from freezeout.layers import Layers, LayerSpec, split_layers, unwrap
+from freezeout.layers import Layers, LayerSpec, split_layers
+from freezeout.optimizers import is_active, unwrap_optimizer
 from freezeout.schedule import Anneal, Schedule, Spacing, annealing, rate_factors, warmup_factor
 
 __all__ = ["FreezeOut"]
 
 _CALLS_BEFORE_WARNING = 100
+_DRIVERS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[FreezeOut]] = weakref.WeakKeyDictionary()
+"""Which `FreezeOut` drives a model, so that a second one does not freeze it apart."""
+
 """So many calls of ``step()`` without any update are more than a gradient scaler would skip."""
 
 
@@ -51,10 +65,14 @@ class FreezeOut(LRScheduler):
         warmup_steps: Linear warm-up in optimizer steps, at least 0.
         scale_cap: Largest factor that scaling may put on a rate, at least 1, or ``None``.
         times: Explicit freeze times, one per layer, in place of `t0` and `spacing`.
+        max_freezes: Most moments at which layers freeze, at least 1; neighbours freeze together.
         schedule: All of these settings as one object, in place of giving them one by one.
         layers: How to cut the model (see `split_layers`), or its result.
         example: An example input, to find the true order of execution (see `split_layers`).
         strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
+        together_with: The `FreezeOut` of another optimizer of the same model (Muon for matrices,
+            AdamW for the rest). Both freeze as one, a layer once both are done with it. Settings
+            that are left out, and the layers, are those of the other.
 
     Attributes:
         schedule: The settings.
@@ -67,12 +85,13 @@ class FreezeOut(LRScheduler):
     Raises:
         TypeError: If an argument has the wrong type, or the optimizer moves parameters that have
             no gradient.
-        ValueError: If a setting is out of range, or `layers` or `optimizer` are of another model.
+        ValueError: If a setting is out of range, `layers` or `optimizer` are of another model, or
+            another `FreezeOut` drives this one and is not given as `together_with`.
         SplitError: If the model cannot be cut into layers.
-        FreezeOutError: If the model is wrapped in ``DistributedDataParallel``.
 
     Warns:
-        FrozenPrefixWarning: If a tied weight keeps the backward pass alive through frozen layers.
+        FrozenPrefixWarning: If a tied weight keeps the backward pass alive through frozen layers,
+            or ``torch.compile`` would give up on the model after some freezes.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -103,17 +122,15 @@ class FreezeOut(LRScheduler):
         warmup_steps: int = 0,
         scale_cap: float | None = None,
         times: Sequence[float] | None = None,
+        max_freezes: int | None = None,
         schedule: Schedule | None = None,
         layers: Layers | Sequence[LayerSpec] | None = None,
         example: Any = None,
         strict: bool = False,
+        together_with: FreezeOut | None = None,
     ) -> None:
-        _check_optimizer(optimizer)
-        if _is_distributed(model):
-            raise FreezeOutError(
-                "FreezeOut cannot drive a model in DistributedDataParallel yet, because the step "
-                "after a freeze would use gradients that were not averaged. Train in one process."
-            )
+        optimizer = unwrap_optimizer(optimizer)
+        check_optimizer(optimizer)
         given = Schedule(
             t0=t0,
             spacing=spacing,
@@ -122,14 +139,21 @@ class FreezeOut(LRScheduler):
             warmup_steps=warmup_steps,
             scale_cap=scale_cap,
             times=times,
+            max_freezes=max_freezes,
         )
-        self.schedule = _one_of(schedule, given)
-        self.layers = (
+        self.schedule = one_of(schedule, given)
+        if together_with is not None:
+            check_partner(together_with, FreezeOut, layers, example)
+            layers = together_with.layers
+            if self.schedule == Schedule():
+                self.schedule = together_with.schedule
+        self.layers: Layers = (
             layers
             if isinstance(layers, Layers)
             else split_layers(model, layers=layers, example=example)
         )
-        _check_belongs(self.layers, model, optimizer)
+        check_belongs(self.layers, model, optimizer)
+        check_alone(_driver_of(self.layers.model), optimizer, together_with)
         self.freeze_times = self.schedule.freeze_times(len(self.layers))
         self.freeze_steps = self.schedule.freeze_steps(len(self.layers), total_steps)
         self.total_steps = int(total_steps)
@@ -138,12 +162,28 @@ class FreezeOut(LRScheduler):
         self._thresholds = [n for n in self.freeze_steps[:-1] if n is not None]
         self._warn_of_ties()
 
-        self.freezer = Freezer(self.layers, optimizer, strict=strict)
+        if together_with is None:
+            self.freezer = Freezer(self.layers, optimizer, strict=strict)
+            self.freezer.follow(model)
+            self._together: list[weakref.ref[FreezeOut]] = []
+            if self._thresholds:
+                self.freezer.look_ahead()
+        else:
+            check_same_steps(self.freeze_steps, together_with.freeze_steps)
+            self.freezer = together_with.freezer
+            self.freezer.optimizers.append(optimizer)
+            self._together = together_with._together
+        self._together.append(weakref.ref(self))
+        self._outermost = weakref.ref(model)
         self._sets_rates = self.schedule.anneal is not None
         self._group_layers = split_groups(optimizer, self.layers) if self._sets_rates else []
         self._updates = 0
         self._idle_calls = 0
         self._warned_overrun = False
+        self._loaded = False
+        self._told: set[str] = set()
+        self._warn_of_compiling(recompile_trouble(self.layers, self.freeze_steps, model))
+        _DRIVERS[self.layers.model] = weakref.ref(self)
         _count_updates(optimizer, self)
         super().__init__(optimizer)
 
@@ -195,7 +235,7 @@ class FreezeOut(LRScheduler):
             UserWarning: If training goes on after `total_steps`, or never seems to begin.
         """
         if epoch is not None:
-            _check_updates(epoch)
+            check_updates(epoch)
             self._updates = epoch
         n = self._updates
         self._idle_calls = self._idle_calls + 1 if n == self.last_epoch else 0
@@ -204,6 +244,9 @@ class FreezeOut(LRScheduler):
         if n > self.total_steps or self._idle_calls >= _CALLS_BEFORE_WARNING:
             self._warn_of_misuse(n)
         self._apply(n)
+        if self._loaded:  # a wrapper may have been made since
+            self._loaded = False
+            self.freezer.settle()
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """The rate of every parameter group at the current step."""
@@ -259,13 +302,14 @@ class FreezeOut(LRScheduler):
         differences = self.schedule.differences(state_dict["schedule"])
         for key in ("total_steps", "layers", "base_lrs"):
             if state_dict[key] != own[key]:
-                differences.append(_difference(key, state_dict[key], own[key]))
+                differences.append(difference(key, state_dict[key], own[key]))
         if differences:
             raise CheckpointError(
                 f"the checkpoint was made with other settings: {'; '.join(differences)}. "
                 "Construct FreezeOut as for the run that saved it."
             )
         self._updates = self.last_epoch = done
+        self._loaded = True
         self._apply(self._updates)
 
     def __reduce__(self) -> NoReturn:
@@ -282,9 +326,10 @@ class FreezeOut(LRScheduler):
         return self.table()
 
     def _apply(self, n: int) -> None:
-        depth = self.depth_at(n)
+        depth = self._agreed_depth()
         if depth != self.freezer.depth:
             self.freezer.set_depth(depth, step=n)
+            self._warn_of_compiling(crowded(self.layers, self._outermost() or self.layers.model))
         groups = self.optimizer.param_groups
         if self._sets_rates:
             if len(groups) != len(self._group_layers):
@@ -302,6 +347,20 @@ class FreezeOut(LRScheduler):
             lr.clone() if isinstance(lr, torch.Tensor) else lr
             for lr in (group["lr"] for group in groups)
         ]
+
+    def _agreed_depth(self) -> int:
+        """What all optimizers of the model are done with; one that is frozen whole has no say."""
+        partners = [partner for ref in self._together if (partner := ref()) is not None]
+        depths = {partner.depth_at(partner._updates) for partner in partners}
+        if len(depths) > 1:
+            active = [partner for partner in partners if is_active(partner.optimizer)]
+            depths = {partner.depth_at(partner._updates) for partner in active} or depths
+        return min(depths)
+
+    def _warn_of_compiling(self, trouble: str | None) -> None:
+        if trouble is not None and trouble not in self._told:
+            self._told.add(trouble)
+            warnings.warn(trouble, FrozenPrefixWarning, stacklevel=4)
 
     def _warn_of_misuse(self, n: int) -> None:
         if n > self.total_steps and not self._warned_overrun:
@@ -340,60 +399,9 @@ class FreezeOut(LRScheduler):
                 )
 
 
-def _check_updates(updates: object) -> None:
-    hint = "It is the number of optimizer updates done; leave it out to have them counted."
-    if not isinstance(updates, int) or isinstance(updates, bool):
-        raise TypeError(f"step takes a whole number of at least 0, got {updates!r}. {hint}")
-    if updates < 0:
-        raise ValueError(f"step takes a whole number of at least 0, got {updates}. {hint}")
-
-
-def _check_optimizer(optimizer: object) -> None:
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}. "
-            "Pass the one that steps; unwrap it if a framework has wrapped it."
-        )
-    if isinstance(optimizer, LBFGS):
-        raise TypeError(
-            "FreezeOut cannot drive LBFGS: it moves parameters that have no gradient, so frozen "
-            "layers would not stay as they are. Use an optimizer that skips them, as all others do."
-        )
-
-
-def _is_distributed(model: object) -> bool:
-    """Also inside another wrapper, such as that of ``torch.compile``."""
-    return isinstance(model, nn.Module) and any(
-        isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()
-    )
-
-
-def _check_belongs(layers: Layers, model: nn.Module, optimizer: Optimizer) -> None:
-    if layers.model is not unwrap(model):
-        raise ValueError(
-            f"layers were cut from another {type(layers.model).__name__} than the model, so "
-            "nothing of it would freeze. Cut the model that is trained: split_layers(model)."
-        )
-    if all(layers.index_of(p) is None for group in optimizer.param_groups for p in group["params"]):
-        raise ValueError(
-            f"the optimizer holds no parameter of the {type(layers.model).__name__} given as "
-            "model, so no rate would be set. Make the optimizer from this model's parameters."
-        )
-
-
-def _one_of(schedule: Schedule | None, given: Schedule) -> Schedule:
-    if schedule is None:
-        return given
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule must be a freezeout.Schedule, got {schedule!r}. Make one.")
-    default = Schedule()
-    both = [f.name for f in fields(given) if getattr(given, f.name) != getattr(default, f.name)]
-    if both:
-        raise TypeError(
-            f"schedule already holds all settings, got {', '.join(both)} beside it. "
-            "Give either the schedule or the settings one by one."
-        )
-    return schedule
+def _driver_of(model: nn.Module) -> FreezeOut | None:
+    alive = _DRIVERS.get(model)
+    return None if alive is None else alive()
 
 
 def _count_updates(optimizer: Optimizer, scheduler: FreezeOut) -> None:
@@ -408,9 +416,3 @@ def _count_updates(optimizer: Optimizer, scheduler: FreezeOut) -> None:
             scheduler._updates += 1
 
     optimizer.register_step_post_hook(count)
-
-
-def _difference(key: str, there: Any, here: Any) -> str:
-    if key == "layers":
-        return f"{len(there)} layers there but {len(here)} here, or other names"
-    return f"{key}={there!r} there but {key}={here!r} here"

@@ -1,0 +1,242 @@
+"""Keeping ``DistributedDataParallel`` right and saving while layers freeze and unfreeze.
+
+Its reducer is made for the parameters that required a gradient at construction. When these change,
+the next step would apply gradients that were never averaged, and the one after it fails. So the
+reducer is made anew inside the live wrapper; where that is impossible, the wrapper is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from freezeout.errors import DistributedError
+
+__all__ = [
+    "exchanged",
+    "ignore_buffers",
+    "obstacle",
+    "rebuild",
+    "reduced_elements",
+    "rewrap",
+]
+
+_PRIVATE = (
+    "_build_params_for_reducer",
+    "_build_debug_param_to_name_mapping",
+    "_ddp_init_helper",
+    "_set_static_graph",
+    "_comm_hooks",
+    "_assign_modules_buffers",
+    "parameters_to_ignore",
+)
+_MEBIBYTE = 1024 * 1024
+# In a wrapper's __dict__: what its reducer was made for, and which names we made it leave out.
+_BUILT_FOR = "_freezeout_reduces"
+_IGNORED = "_freezeout_ignores"
+_HELPER_TAKES = ("parameters", "expect_sparse_gradient", "param_to_name_mapping", "static_graph")
+
+
+def obstacle(wrapper: DistributedDataParallel) -> str | None:
+    """Why the reducer cannot be made anew inside a wrapper; ``None`` if it can.
+
+    It takes private parts of PyTorch, so they are looked for rather than assumed.
+    """
+    for name in _PRIVATE:
+        if not hasattr(wrapper, name):
+            return f"this PyTorch's DistributedDataParallel has no {name}"
+    takes = tuple(inspect.signature(wrapper._ddp_init_helper).parameters)
+    if takes != _HELPER_TAKES:
+        return "this PyTorch's DistributedDataParallel makes its reducer in another way"
+    if not hasattr(wrapper.reducer, "_remove_autograd_hooks"):
+        return "this PyTorch's reducer cannot be taken off the parameters"
+    return _second_set_of_hooks(wrapper)
+
+
+def _second_set_of_hooks(wrapper: DistributedDataParallel) -> str | None:
+    """An option with which the wrapper puts hooks of its own beside those of the reducer."""
+    if getattr(wrapper, "mixed_precision", None) is not None:
+        return "it was made with mixed_precision=... (use torch.autocast instead)"
+    if getattr(wrapper, "_use_python_reducer", False):
+        return "torch._dynamo.config.optimize_ddp is 'python_reducer'"
+    if getattr(wrapper, "_delay_all_reduce_params", None):
+        return "it was made with delay_all_reduce_named_params=..."
+    if any(hasattr(p, "_in_backward_optimizers") for p in wrapper.module.parameters()):
+        return "its optimizer runs in the backward pass"
+    return None
+
+
+def exchanged(wrapper: DistributedDataParallel) -> list[nn.Parameter]:
+    """The parameters whose gradients a wrapper should exchange now, each once."""
+    ignored = wrapper.parameters_to_ignore
+    return [p for n, p in wrapper.module.named_parameters() if p.requires_grad and n not in ignored]
+
+
+def reduced_elements(wrapper: DistributedDataParallel) -> int:
+    """Number of gradient elements that a wrapper exchanges in every step.
+
+    Args:
+        wrapper: A `torch.nn.parallel.DistributedDataParallel`.
+    """
+    return sum(p.numel() for p in exchanged(wrapper))
+
+
+def ignore_buffers(wrapper: DistributedDataParallel, frozen: set[int]) -> None:
+    """Takes the buffers of frozen modules out of what a wrapper broadcasts, and others back in.
+
+    They are broadcast once more before, because a process other than rank 0 has updated its
+    statistics with its own batch since the last time. Where a wrapper broadcasts no buffers, or in
+    a way of the user's own, they are left alone.
+
+    Args:
+        wrapper: The wrapper.
+        frozen: Identities of the modules that are frozen.
+    """
+    if not wrapper.broadcast_buffers or hasattr(wrapper, "buffer_hook"):
+        return
+    buffers = {
+        f"{path}.{name}" if path else name: buffer
+        for path, module in wrapper.module.named_modules()
+        if id(module) in frozen
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    }
+    ours: set[str] = wrapper.__dict__.get(_IGNORED, set())
+    theirs = set(wrapper.parameters_to_ignore) - ours
+    group = wrapper.process_group
+    for name in sorted(buffers.keys() - ours - theirs):
+        dist.broadcast(buffers[name], dist.get_global_rank(group, 0), group)
+    wrapper.parameters_to_ignore = theirs | buffers.keys()
+    wrapper.__dict__[_IGNORED] = set(buffers.keys() - theirs)
+
+
+def rebuild(wrapper: DistributedDataParallel) -> None:
+    """Makes the reducer of a live wrapper anew, for the parameters that need a gradient now.
+
+    Call it between an optimizer step and the next forward pass, on every rank. Communication hooks,
+    a static graph and all options stay. State that a hook keeps per bucket is dropped (PowerSGD
+    sends two steps uncompressed, as at the start, until buckets have settled).
+
+    Args:
+        wrapper: The wrapper; `obstacle` says whether this can work.
+    """
+    wanted = {id(p) for p in exchanged(wrapper)}
+    if wrapper.__dict__.get(_BUILT_FOR) == wanted:
+        wrapper._assign_modules_buffers()
+        return
+    wrapper.reducer._remove_autograd_hooks()
+    parameters, sparse = wrapper._build_params_for_reducer()
+    names = wrapper._build_debug_param_to_name_mapping(parameters)
+    static = wrapper.static_graph
+    wrapper._ddp_init_helper(parameters, sparse, names, static)
+    wrapper._has_rebuilt_buckets = False
+    if static:
+        wrapper.static_graph = False  # or setting it would be taken for a repetition
+        wrapper._set_static_graph()
+    for hook, state in wrapper._comm_hooks:
+        _forget_buckets(state)
+        dist._register_comm_hook(wrapper.reducer, state, hook)  # type: ignore[attr-defined]
+    wrapper.__dict__[_BUILT_FOR] = wanted
+
+
+def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:
+    """A new wrapper around the same module, with the options and hooks of the old one.
+
+    Use the new one from now on. Nothing is broadcast, because the processes agree already. It is
+    the way to follow a freeze where the reducer cannot be made anew inside the old wrapper.
+
+    Args:
+        wrapper: A `torch.nn.parallel.DistributedDataParallel`.
+
+    Raises:
+        TypeError: If it is something else.
+        DistributedError: If it has hooks on the model that a second wrapper would add to.
+    """
+    if not isinstance(wrapper, DistributedDataParallel):
+        raise TypeError(
+            f"rewrap takes a DistributedDataParallel, got {type(wrapper).__name__}. "
+            "Other wrappers need no new one after a freeze."
+        )
+    reason = _second_set_of_hooks(wrapper)
+    if reason is not None:
+        raise DistributedError(
+            f"DistributedDataParallel cannot follow a freeze: {reason}. Make it without that."
+        )
+    module = wrapper.module
+    hooks = list(getattr(wrapper, "_comm_hooks", ()))
+    remove = getattr(wrapper.reducer, "_remove_autograd_hooks", None)
+    if remove is not None:
+        remove()
+    with _leaving_out(module, set(wrapper.parameters_to_ignore)), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of an option's name that changes
+        new = DistributedDataParallel(module, **_options(wrapper))
+    new.__dict__[_IGNORED] = set(wrapper.__dict__.get(_IGNORED, ()))
+    new.training = wrapper.training
+    for hook, state in hooks:
+        _forget_buckets(state)
+        hook_of_new: Callable[..., Any] = hook
+        new.register_comm_hook(state, hook_of_new)
+    return new
+
+
+def _options(wrapper: DistributedDataParallel) -> dict[str, Any]:
+    """The arguments a wrapper was made with, as far as this PyTorch has them."""
+    options: dict[str, Any] = {
+        "device_ids": wrapper.device_ids,
+        "output_device": wrapper.output_device,
+        "dim": wrapper.dim,
+        "process_group": wrapper.process_group,
+        "init_sync": False,
+        "find_unused_parameters": wrapper.find_unused_parameters,
+        "gradient_as_bucket_view": wrapper.gradient_as_bucket_view,
+        "static_graph": wrapper.static_graph,
+    }
+    for name in ("skip_all_reduce_unused_params", "batched_grad_copy"):
+        if getattr(wrapper, name, False):
+            options[name] = True
+    takes = inspect.signature(DistributedDataParallel.__init__).parameters
+    broadcast = "forward_sync_buffers" if "forward_sync_buffers" in takes else "broadcast_buffers"
+    options[broadcast] = getattr(wrapper, broadcast)
+    caps = getattr(wrapper, "bucket_bytes_cap_list", None)
+    if caps:
+        options["bucket_cap_mb_list"] = [cap // _MEBIBYTE for cap in caps]
+    elif not getattr(wrapper, "bucket_bytes_cap_default", False):
+        options["bucket_cap_mb"] = wrapper.bucket_bytes_cap / _MEBIBYTE
+    return options
+
+
+class _leaving_out:  # noqa: N801 - used as a function
+    """Lets DistributedDataParallel, while it is made, leave out what the old one left out."""
+
+    _NAME = "_ddp_params_and_buffers_to_ignore"
+
+    def __init__(self, module: nn.Module, names: set[str]) -> None:
+        self._module = module
+        self._names = names
+
+    def __enter__(self) -> None:
+        self._before = self._module.__dict__.get(self._NAME)
+        self._module.__dict__[self._NAME] = self._names
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is None:
+            del self._module.__dict__[self._NAME]
+        else:
+            self._module.__dict__[self._NAME] = self._before
+
+
+def _forget_buckets(state: Any) -> None:
+    """Drops what a communication hook's state keeps for buckets that no longer exist."""
+    for name in ("error_dict", "p_memory_dict", "q_memory_dict"):  # PowerSGD
+        kept = getattr(state, name, None)
+        if isinstance(kept, dict):
+            kept.clear()
+    start = getattr(state, "start_powerSGD_iter", None)
+    if isinstance(start, int) and isinstance(getattr(state, "iter", None), int):
+        state.iter = min(state.iter, max(0, start - 2))

@@ -1,0 +1,121 @@
+"""Keeping ``fully_shard`` (FSDP2) right and saving while layers freeze and unfreeze.
+
+It takes frozen parameters as they come: they leave the reduce-scatter by themselves. What remains
+is that frozen groups are still gathered in every forward pass, which can be traded for memory, and
+that a group which was first run frozen has no data type for its gradients.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+from torch import nn
+
+__all__ = ["Sharded", "reshard"]
+
+
+def _groups(model: nn.Module) -> list[Any]:
+    """The modules of a model that ``fully_shard`` was applied to, outermost first."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # importing it takes half a second
+    kind = getattr(fsdp, "FSDPModule", None)
+    return [] if kind is None else [m for m in model.modules() if isinstance(m, kind)]
+
+
+def reshard(model: nn.Module) -> None:
+    """Lets the modules of a model hold their sharded parameters, which the optimizer knows.
+
+    While a group is gathered, its modules hold other, plain parameters instead.
+
+    Args:
+        model: Any module; one that is not sharded is left as it is.
+    """
+    for group in _groups(model):
+        group.reshard()
+
+
+class Sharded:
+    """The sharded groups of a model, and which of them stay gathered because they are frozen.
+
+    Args:
+        model: The model.
+
+    Attributes:
+        keep_unsharded: Whether groups that are frozen as a whole stay gathered: no more
+            communication for them, at the price of holding all their parameters.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.keep_unsharded = False
+        self._kept: dict[int, tuple[Any, list[Any]]] = {}  # the module, and what it was set to
+
+    def __bool__(self) -> bool:
+        return bool(_groups(self._model))
+
+    def settle(self) -> None:
+        """Brings every group in line with the flags of its parameters."""
+        for position, group in enumerate(_groups(self._model)):
+            learns = any(p.requires_grad for p in _own_parameters(group))
+            if learns:
+                _choose_dtypes(group)
+            if position and self.keep_unsharded and not learns:
+                self._keep(group)
+            elif id(group) in self._kept:
+                self._release(group)
+
+    def _keep(self, group: Any) -> None:
+        if id(group) not in self._kept:
+            before = [inner.post_forward_mesh_info for inner in _parameter_groups(group)]
+            self._kept[id(group)] = (group, before)
+            group.set_reshard_after_forward(False, recurse=False)
+            group.set_reshard_after_backward(False, recurse=False)
+
+    def _release(self, group: Any) -> None:
+        _, before = self._kept.pop(id(group))
+        for inner, info in zip(_parameter_groups(group), before, strict=True):
+            inner.post_forward_mesh_info = info
+        group.set_reshard_after_backward(True, recurse=False)
+        group.reshard()
+
+
+def _parameter_groups(module: Any) -> list[Any]:
+    """The private groups of parameters that a sharded module is gathered and scattered by."""
+    state = module._get_fsdp_state()
+    groups = getattr(state, "_fsdp_param_groups", None)
+    if groups is None:  # before PyTorch 2.12 there is at most one
+        only = getattr(state, "_fsdp_param_group", None)
+        groups = [] if only is None else [only]
+    return list(groups)
+
+
+def _own_parameters(module: Any) -> list[nn.Parameter]:
+    return [p.sharded_param for group in _parameter_groups(module) for p in group.fsdp_params]
+
+
+def _choose_dtypes(module: Any) -> None:
+    """Chooses gradients' data types again where the first forward pass saw the group frozen.
+
+    PyTorch chooses them once, from what is trainable then (pytorch#186998); without them a thawed
+    group fails in the backward pass.
+    """
+    for group in _parameter_groups(module):
+        if not hasattr(group, "_orig_dtype") or group._orig_dtype is not None:
+            continue
+        choose = getattr(group, "_init_mp_dtypes", None)
+        if choose is None:
+            warnings.warn(
+                "parameters that were frozen in the first forward pass learn again, and this "
+                "PyTorch's fully_shard cannot choose data types for their gradients anew. Run one "
+                "forward pass before anything is frozen.",
+                UserWarning,
+                stacklevel=2,
+            )
+        elif _ran(module):
+            choose()
+
+
+def _ran(module: Any) -> bool:
+    """Whether the first forward pass has been; before it, PyTorch will choose by itself."""
+    return module._get_fsdp_state()._is_root is not None

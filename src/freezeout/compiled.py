@@ -1,0 +1,188 @@
+"""What ``torch.compile`` makes of freezing: which modules it runs, and how many graphs that takes.
+
+A graph is made for fixed flags of all its parameters. So a model that is compiled as a whole is
+compiled anew at every freeze, and after a number of graphs (``recompile_limit``, 8) PyTorch gives
+up and runs it uncompiled, which costs more than freezing saves. A block that is compiled by itself
+has three forms only: live, live behind a frozen one, and frozen; equal blocks share them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from torch import nn
+
+from freezeout.layers import Layers
+
+__all__ = ["Region", "crowded", "graphs_of", "recompile_trouble", "regions"]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A module that ``torch.compile`` runs, with all that is in it.
+
+    Attributes:
+        module: The module itself.
+        entry: What is called: the module, or the wrapper that ``torch.compile(module)`` returned.
+    """
+
+    module: nn.Module
+    entry: nn.Module
+
+    @property
+    def limit(self) -> int:
+        """How many graphs PyTorch keeps for it."""
+        own = _own_limit(self.entry)
+        return own if own is not None else _general_limit()
+
+    @property
+    def code(self) -> CodeType | None:
+        """The code of its ``forward``, by which graphs are counted."""
+        return getattr(type(self.module).forward, "__code__", None)
+
+
+def regions(model: nn.Module) -> list[Region]:
+    """The outermost compiled modules in a model, the model itself included.
+
+    Args:
+        model: Any module, with its wrappers: what is around the model may be compiled too.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return []
+    return list(_outermost(model, set()))
+
+
+def _outermost(module: nn.Module, seen: set[int]) -> Iterator[Region]:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    inner = module._modules.get("_orig_mod")
+    if inner is not None:
+        yield Region(inner, module)
+    elif module.__dict__.get("_compiled_call_impl") is not None:
+        yield Region(module, module)
+    else:
+        for child in module._modules.values():
+            if child is not None:
+                yield from _outermost(child, seen)
+
+
+def recompile_trouble(
+    layers: Layers, freeze_steps: Sequence[int | None], model: nn.Module
+) -> str | None:
+    """A sentence about graphs that will not suffice, or ``None``.
+
+    Args:
+        layers: The layers of the model.
+        freeze_steps: When each freezes; ``None`` for those that learn to the end.
+        model: The model with its wrappers.
+    """
+    forms: dict[CodeType, set[Any]] = {}
+    limits: dict[CodeType, tuple[str, int]] = {}
+    whole: set[CodeType] = set()
+    for region in regions(model):
+        if region.code is None:
+            continue
+        inside = _layers_inside(region.module, layers)
+        if len(inside) > 1:
+            whole.add(region.code)
+        forms.setdefault(region.code, set()).update(_forms(region.module, inside, freeze_steps))
+        limits[region.code] = (type(region.module).__name__, region.limit)
+    for code, kinds in forms.items():
+        name, limit = limits[code]
+        needed = len(kinds)
+        if needed > limit:
+            return _sentence(name, needed, limit, whole=code in whole)
+    return None
+
+
+def crowded(layers: Layers, model: nn.Module) -> str | None:
+    """A sentence where the next freeze will find no room for another graph, or ``None``.
+
+    Args:
+        layers: The layers of the model.
+        model: The model with its wrappers.
+    """
+    for region in regions(model):
+        made = graphs_of(region)
+        if made >= region.limit:
+            whole = len(_layers_inside(region.module, layers)) > 1
+            name = type(region.module).__name__
+            return _sentence(name, made + 1, region.limit, whole=whole)
+    return None
+
+
+def graphs_of(region: Region) -> int:
+    """Number of graphs that PyTorch holds for a region now; 0 where it does not tell."""
+    if region.code is None:
+        return 0
+    try:
+        from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+        return len(_debug_get_cache_entry_list(region.code))
+    except (ImportError, TypeError):
+        return 0
+
+
+def _layers_inside(module: nn.Module, layers: Layers) -> list[int]:
+    inside = {id(p) for p in module.parameters()}
+    return [layer.index for layer in layers if any(id(p) in inside for _, p in layer.parameters)]
+
+
+def _forms(
+    module: nn.Module, inside: list[int], freeze_steps: Sequence[int | None]
+) -> Iterator[Any]:
+    """What a region looks like to the compiler over a run: training and evaluation at each point.
+
+    Two regions of one class share a form where all their shapes agree.
+    """
+    never = sys.maxsize
+    steps = [never if step is None else step for step in freeze_steps]
+    shapes = tuple((name, tuple(p.shape)) for name, p in module.named_parameters())
+    first = min(inside, default=0)
+    before = steps[first - 1] if first else never  # from then on the input needs no gradient
+    for now in sorted({-1, before, *(steps[i] for i in inside)} - {never}):
+        frozen = tuple(steps[i] <= now for i in inside)
+        evaluated = (shapes, frozen, "evaluation")
+        yield (shapes, frozen, before <= now)
+        yield evaluated
+
+
+def _sentence(name: str, needed: int, limit: int, *, whole: bool) -> str:
+    remedy = (
+        "Compile each block by itself (block.compile()), let several layers freeze at a time "
+        "(max_freezes=...), or allow more: "
+        if whole
+        else "Allow more: "
+    )
+    why = (
+        "it is compiled as a whole, so every freeze needs another one"
+        if whole
+        else "its instances differ in shape, so each needs its own when it freezes"
+    )
+    return (
+        f"torch.compile keeps {limit} graphs of {name}.forward and then runs it uncompiled, but "
+        f"freezing takes up to {needed}, evaluations included: {why}. {remedy}"
+        f"torch.compile(..., recompile_limit={2 * needed}), before PyTorch 2.13 "
+        f"torch._dynamo.config.recompile_limit = {2 * needed}."
+    )
+
+
+def _general_limit() -> int:
+    from torch._dynamo import config
+
+    return int(getattr(config, "recompile_limit", None) or config.cache_size_limit)
+
+
+def _own_limit(entry: nn.Module) -> int | None:
+    """The limit that was given to this one call of ``torch.compile``, as far as it can be seen."""
+    callbacks = [getattr(getattr(entry, "dynamo_ctx", None), "callback", None)]
+    compiled = entry.__dict__.get("_compiled_call_impl")
+    for cell in getattr(compiled, "__closure__", None) or ():
+        callbacks.append(cell.cell_contents)
+    limits = [getattr(callback, "_recompile_limit", None) for callback in callbacks]
+    return next((limit for limit in limits if isinstance(limit, int)), None)

@@ -1,0 +1,109 @@
+"""Optimizers around and inside others, and what they hold for a parameter that freezes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from freezeout.errors import FreezeOutError
+
+__all__ = ["after_split", "is_active", "release", "unwrap_optimizer"]
+
+
+def is_active(optimizer: Optimizer) -> bool:
+    """Whether any parameter of an optimizer still learns.
+
+    A gradient scaler refuses to step an optimizer without a single gradient. Where several share a
+    model, one of them may come to that: ask before ``scaler.step(optimizer)``.
+
+    Args:
+        optimizer: Any optimizer.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1)
+        >>> is_active(optimizer)
+        True
+        >>> _ = weight.requires_grad_(False)
+        >>> is_active(optimizer)
+        False
+    """
+    return any(p.requires_grad for group in optimizer.param_groups for p in group["params"])
+
+
+def unwrap_optimizer(optimizer: Any) -> Any:
+    """The optimizer that really steps, inside those that a trainer put around it.
+
+    Args:
+        optimizer: An optimizer. An object that holds another one as its ``optimizer`` is a wrapper
+            (Accelerate's and Lightning's are); anything else is given back as it is.
+    """
+    inner = getattr(optimizer, "optimizer", None)
+    return unwrap_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
+
+
+def release(optimizer: Optimizer, parameter: torch.nn.Parameter) -> None:
+    """Drops what an optimizer holds for a parameter that freezes; its groups stay as they are.
+
+    A schedule-free optimizer trains at one point and evaluates at another, an average. A frozen
+    parameter can be at one only, and is put where evaluation, and training in the end, expect it.
+
+    Args:
+        optimizer: Any optimizer; one that shards its state is looked into.
+        parameter: One of its parameters, or any other, which is nothing to it.
+    """
+    for holder in (optimizer, _local_part(optimizer)):
+        if holder is None or parameter not in holder.state:
+            continue
+        state = holder.state.pop(parameter)
+        if isinstance(state, dict) and "z" in state:
+            _to_average(holder, parameter, state["z"])
+
+
+@torch.no_grad()
+def _to_average(optimizer: Optimizer, parameter: torch.nn.Parameter, z: torch.Tensor) -> None:
+    r"""With $y = \beta x + (1-\beta) z$ in training, $x = y + (1 - 1/\beta)(z - y)$."""
+    for group in optimizer.param_groups:
+        if group.get("train_mode") and any(p is parameter for p in group["params"]):
+            beta = group["betas"][0] if "betas" in group else group["momentum"]
+            parameter.lerp_(z.to(parameter.device), 1 - 1 / beta)
+
+
+def after_split(optimizer: Optimizer) -> None:
+    """Lets an optimizer that is made of others follow a change of its parameter groups.
+
+    Args:
+        optimizer: Any optimizer, just after its groups were split.
+
+    Raises:
+        FreezeOutError: If it has been used already, or its kind allows one group only.
+    """
+    if not _is_zero(optimizer):
+        return
+    zero: Any = optimizer
+    if zero._overlap_with_ddp:
+        raise FreezeOutError(
+            "FreezeOut cannot drive ZeroRedundancyOptimizer with overlap_with_ddp=True, which "
+            "takes one parameter group and no frozen parameters. Leave overlap_with_ddp out."
+        )
+    if zero.optim.state:
+        raise FreezeOutError(
+            "ZeroRedundancyOptimizer has state already, and would lose it when its parameter "
+            "groups are split by layer. Make FreezeOut before the first step, then load."
+        )
+    zero._clear_cache()
+    zero._init_local_optimizer()
+
+
+def _is_zero(optimizer: Optimizer) -> bool:
+    module = sys.modules.get("torch.distributed.optim")
+    kind = getattr(module, "ZeroRedundancyOptimizer", None)
+    return kind is not None and isinstance(optimizer, kind)
+
+
+def _local_part(optimizer: Optimizer) -> Optimizer | None:
+    inner = getattr(optimizer, "optim", None) if _is_zero(optimizer) else None
+    return inner if isinstance(inner, Optimizer) else None
