@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-for helper in ("contracts", "records", "runs"):
+for helper in ("contracts", "networks", "records", "runs"):
     pytest.register_assert_rewrite(helper)
 
 # Tiny tensors gain nothing from threads, and lose much where two runs share two cores.

@@ -96,7 +96,8 @@ class BoundaryWatch:
                 f"layer {index} ({layer.name!r}) is frozen, but its output still needs a gradient, "
                 f"because of {self._cause(leak)}. The backward pass goes on through frozen layers, "
                 "so less is saved. Name the layers so that all that feeds a frozen layer comes "
-                "before it (layers=...), or pass example=... for the true order of execution."
+                "before it, and what runs several times is one layer (layers=...), or pass "
+                "example=... for the true order of execution."
             )
 
     def _leave(self, module: nn.Module, output: Any) -> None:

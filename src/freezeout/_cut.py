@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -94,6 +95,10 @@ def group(atoms: Sequence[Atom]) -> list[Unit]:
             else:
                 waiting.append(part)
         elif _size(atom.module) > 0:
+            feeds = not isinstance(atom.module, nn.Embedding)  # that takes numbers of tokens
+            if units and not feeds and all(_is_companion(module) for _, module in waiting):
+                units[-1].parts += waiting
+                waiting = []
             units.append(Unit([*waiting, part]))
             waiting = []
         elif atom.sequence is not None:
@@ -197,13 +202,35 @@ def _block_kinds(model: nn.Module) -> frozenset[type]:
     kinds = set()
     for container in model.modules():
         if isinstance(container, _CONTAINERS):
-            shapes = Counter(
-                (type(child), tuple((n, tuple(p.shape)) for n, p in child.named_parameters()))
-                for child in container.children()
-                if _is_block(child)
-            )
+            blocks = [child for child in container.children() if _is_block(child)]
+            shapes = Counter((type(block), tuple(_shapes(block).items())) for block in blocks)
             kinds |= {kind for (kind, _), count in shapes.items() if count > 1}
+            kinds |= {type(one) for one, other in pairwise(blocks) if _alike(one, other)}
     return frozenset(kinds)
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules are of one kind, though one holds a further parameter deep inside.
+
+    The first block of T5 holds the table of positions for all. A further child, or more items in a
+    list, make another module of it: stages differ so.
+    """
+    children = [[(name, type(child)) for name, child in _children(m)] for m in (one, other)]
+    lengths = [
+        {name: len(inner) for name, inner in m.named_modules() if isinstance(inner, _CONTAINERS)}
+        for m in (one, other)
+    ]
+    shapes = [_shapes(m) for m in (one, other)]
+    return (
+        type(one) is type(other)
+        and children[0] == children[1]
+        and lengths[0] == lengths[1]
+        and all(shapes[0][name] == shapes[1][name] for name in shapes[0].keys() & shapes[1].keys())
+    )
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(p.shape) for name, p in module.named_parameters()}
 
 
 def _is_block(module: nn.Module) -> bool:

@@ -55,11 +55,12 @@ class Trace:
         """Index of the unit that a parameter belongs to; `units` in execution order.
 
         A parameter of a unit belongs to its last user, one on a container (`default` is ``None``)
-        to its first user, one that is never used to the last unit.
+        to its first user. One that is never used stays in its unit: the expert of a mixture that
+        got no token in the example gets some later, and must be frozen with its block then.
         """
         uses = self.uses.get(id(parameter))
         if not uses:
-            return len(units) - 1
+            return len(units) - 1 if default is None else default
         time, context = uses[0] if default is None else uses[-1]
         index = _index(units)
         if context is not None:

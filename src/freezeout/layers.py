@@ -56,7 +56,8 @@ class Layers(Sequence[Layer]):
         model: The model they belong to, without wrappers.
         ties: For every tied weight, its names; it belongs to the layer of its last user.
         idle: Names of parameters that the example input never reached. They belong to the last
-            layer, which never freezes; those that sit on a container keep their place there.
+            layer, which never freezes; those that sit on a container, or in a block that ran
+            without them (an expert that got no token), keep their place there.
     """
 
     def __init__(
@@ -169,8 +170,9 @@ def split_layers(
 
     Parameters that sit on a container (``cls_token``, ``pos_embed``) belong to the first layer that
     uses them, or without an example to the first layer within the container. A tied weight or a
-    shared module belongs to its last user. A module that never runs belongs to the last layer. A
-    container goes to inference mode with the last layer in it.
+    shared module belongs to its last user. A module that never runs belongs to the last layer,
+    inside a block that runs to that block. A container goes to inference mode with the last layer
+    in it.
 
     Args:
         model: Any module; wrappers (data parallel, compiled) are looked through.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import FrameType
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.optim import Optimizer
 
 from freezeout.errors import FreezeOutError
 
-__all__ = ["after_split", "is_active", "release", "unwrap_optimizer"]
+__all__ = ["after_split", "is_active", "makes_state_only", "release", "unwrap_optimizer"]
 
 
 def is_active(optimizer: Optimizer) -> bool:
@@ -70,6 +71,28 @@ def _to_average(optimizer: Optimizer, parameter: torch.nn.Parameter, z: torch.Te
         if group.get("train_mode") and any(p is parameter for p in group["params"]):
             beta = group["betas"][0] if "betas" in group else group["momentum"]
             parameter.lerp_(z.to(parameter.device), 1 - 1 / beta)
+
+
+def makes_state_only(optimizer: Optimizer) -> bool:
+    """Whether a step that is being done moves nothing, and only makes an optimizer's state.
+
+    ``torch.distributed.checkpoint`` does that before it loads into an optimizer without state: a
+    step with all rates at zero and gradients of zero. It is no update.
+
+    Args:
+        optimizer: One whose ``step`` is running.
+    """
+    module = sys.modules.get("torch.distributed.checkpoint.state_dict")
+    if module is None or not optimizer.param_groups:
+        return False
+    rate = optimizer.param_groups[-1].get("lr", 0.0)  # the last layer's, which is above zero
+    if isinstance(rate, torch.Tensor) and rate.device.type != "cpu" or float(rate) != 0.0:
+        return False
+    code = getattr(getattr(module, "_init_optim_state", None), "__code__", None)
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def after_split(optimizer: Optimizer) -> None:

@@ -28,7 +28,7 @@ from freezeout.errors import CheckpointError, FreezeOutError, FrozenPrefixWarnin
 from freezeout.freezing import Freezer
 from freezeout.groups import split_groups
 from freezeout.layers import Layers, LayerSpec, split_layers
-from freezeout.optimizers import is_active, unwrap_optimizer
+from freezeout.optimizers import is_active, makes_state_only, unwrap_optimizer
 from freezeout.schedule import Anneal, Schedule, Spacing, annealing, rate_factors, warmup_factor
 
 __all__ = ["FreezeOut"]
@@ -329,7 +329,10 @@ class FreezeOut(LRScheduler):
         depth = self._agreed_depth()
         if depth != self.freezer.depth:
             self.freezer.set_depth(depth, step=n)
-            self._warn_of_compiling(crowded(self.layers, self._outermost() or self.layers.model))
+            model = self._outermost()  # None where it is gone
+            self._warn_of_compiling(
+                crowded(self.layers, self.layers.model if model is None else model)
+            )
         groups = self.optimizer.param_groups
         if self._sets_rates:
             if len(groups) != len(self._group_layers):
@@ -393,7 +396,8 @@ class FreezeOut(LRScheduler):
                 warnings.warn(
                     f"the tied weight {' = '.join(map(repr, names))} is used by layer {first} but "
                     f"learns with layer {owner}, its last user. Until that freezes, the backward "
-                    "pass runs through all layers and less is saved. Untie it to save more.",
+                    f"pass runs through every layer from {first} on and less is saved. Untie it to "
+                    "save more.",
                     FrozenPrefixWarning,
                     stacklevel=3,
                 )
@@ -412,7 +416,9 @@ def _count_updates(optimizer: Optimizer, scheduler: FreezeOut) -> None:
         scheduler = alive()
         # Fused optimizers are stepped by a gradient scaler even where it wants the step skipped.
         skipped = getattr(optimizer, "found_inf", None)
-        if scheduler is not None and not (skipped is not None and bool(skipped)):
+        if scheduler is None or (skipped is not None and bool(skipped)):
+            return
+        if not makes_state_only(optimizer):
             scheduler._updates += 1
 
     optimizer.register_step_post_hook(count)

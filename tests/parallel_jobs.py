@@ -1,0 +1,324 @@
+"""What the processes of `ranks` do in the tests of data parallelism."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import warnings
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from freezeout import FreezeOut, Freezer, Schedule, distributed, split_layers, unfreeze
+from freezeout import _reducer as reducer_module
+
+STEPS = 10
+SCHEDULE = Schedule(t0=0.3, spacing="linear", scale_cap=2.0)
+"""With four layers: they freeze after 3, 6 and 8 of 10 steps."""
+
+BATCH = 8
+
+
+def plain_net(norm: bool = False) -> nn.Sequential:
+    """Four layers; without batch statistics a run in parts equals one in a whole."""
+    torch.manual_seed(0)
+
+    def block(n_in: int, n_out: int) -> nn.Module:
+        middle = nn.BatchNorm1d(n_out) if norm else nn.LayerNorm(n_out)
+        return nn.Sequential(nn.Linear(n_in, n_out), middle, nn.Tanh())
+
+    return nn.Sequential(block(6, 8), block(8, 8), block(8, 8), nn.Linear(8, 3))
+
+
+def batch(step: int, micro: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of all processes together."""
+    generator = torch.Generator().manual_seed(100 * step + micro)
+    x = torch.randn(BATCH, 6, generator=generator)
+    return x, torch.randint(0, 3, (BATCH,), generator=generator)
+
+
+def part(rank: int, whole: torch.Tensor) -> torch.Tensor:
+    size = len(whole) // dist.get_world_size()
+    return whole[rank * size : (rank + 1) * size]
+
+
+def flat(tensors: Any) -> torch.Tensor:
+    return torch.cat([t.detach().reshape(-1).clone() for t in tensors])
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor | None]:
+    return {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+
+
+class Counter:
+    """A communication hook that averages, and counts the elements that it was given."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def hook(self, state, bucket):  # type: ignore[no-untyped-def]  # PyTorch reads annotations
+        self.now += bucket.buffer().numel()
+        future = dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True)
+        return future.get_future().then(lambda done: done.value()[0])
+
+
+def single(micros: int = 1, steps: int = STEPS) -> dict[str, Any]:
+    """The same run in one process: the oracle."""
+    model = plain_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=SCHEDULE)
+    seen: dict[str, Any] = {"gradients": [], "weights": [], "depths": []}
+    for step in range(steps):
+        for micro in range(micros):
+            x, y = batch(step, micro)
+            (F.cross_entropy(model(x), y) / micros).backward()
+        seen["gradients"].append(gradients(model))
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        seen["depths"].append(scheduler.frozen)
+        seen["weights"].append(flat(model.parameters()))
+    return seen
+
+
+def run_ddp(rank: int, how: str, options: dict[str, Any], micros: int = 1) -> dict[str, Any]:
+    """A run under DistributedDataParallel; `how` the scheduler comes to know of the wrapper."""
+    model = plain_net()
+    holder = nn.ModuleDict({"net": model, "tail": nn.Linear(1, 1).requires_grad_(False)})
+    if how == "inside another":
+        holder.forward = lambda x: model(x)  # type: ignore[method-assign]
+        wrapped: nn.Module = DistributedDataParallel(holder, **options)
+    else:
+        wrapped = DistributedDataParallel(model, **options)
+    counter = Counter()
+    wrapper = wrapped
+    wrapper.register_comm_hook(None, counter.hook)  # type: ignore[operator]
+    if how == "compiled":
+        wrapped = torch.compile(wrapped, backend="aot_eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    given = model if how in ("not told", "inside another") else wrapped
+    scheduler = FreezeOut(optimizer, given, STEPS, schedule=SCHEDULE)
+    seen: dict[str, Any] = {"gradients": [], "weights": [], "reduced": [], "said": [], "depths": []}
+    for step in range(STEPS):
+        counter.now = 0
+        for micro in range(micros):
+            last = micro == micros - 1
+            x, y = (part(rank, whole) for whole in batch(step, micro))
+            with nullcontext() if last else wrapper.no_sync():  # type: ignore[operator]
+                (F.cross_entropy(wrapped(x), y) / micros).backward()
+        seen["said"].append(distributed.reduced_elements(wrapper))
+        seen["reduced"].append(counter.now)
+        seen["gradients"].append(gradients(model))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=step % 2 == 0)
+        scheduler.step()
+        seen["depths"].append(scheduler.frozen)
+        seen["weights"].append(flat(model.parameters()))
+    del wrapped, wrapper, scheduler
+    gc.collect()
+    return seen
+
+
+def unwrapped_again(rank: int) -> dict[str, Any]:
+    """Freezes, unfreezes, freezes: gradients and exchange follow each time."""
+    model = plain_net()
+    wrapper = DistributedDataParallel(model, static_graph=True)
+    twin = copy.deepcopy(model)
+    counter = Counter()
+    wrapper.register_comm_hook(None, counter.hook)
+    freezer = Freezer(split_layers(model))
+    modes = Freezer(split_layers(twin))
+    reduced, worst = [], 0.0
+    for step, depth in enumerate((0, 2, 1, 0, 3)):
+        freezer.set_depth(depth)
+        modes.set_depth(depth)
+        for again in range(2):
+            counter.now = 0
+            x, y = batch(step, again)
+            F.cross_entropy(wrapper(part(rank, x)), part(rank, y)).backward()
+            F.cross_entropy(twin(x), y).backward()
+            ours, theirs = gradients(model), gradients(twin)
+            assert {n: g is None for n, g in ours.items()} == {
+                n: g is None for n, g in theirs.items()
+            }
+            worst = max(
+                [worst]
+                + [float((ours[n] - g).abs().max()) for n, g in theirs.items() if g is not None]
+            )
+            reduced.append(counter.now)
+            model.zero_grad()
+            twin.zero_grad()
+    return {"reduced": reduced, "worst": worst}
+
+
+def with_buffers(rank: int, sync: bool) -> dict[str, Any]:
+    """BatchNorm's buffers: what is broadcast, and whether frozen ones agree."""
+    model = plain_net(norm=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapper = DistributedDataParallel(model, forward_sync_buffers=sync)
+    sent: list[int] = []
+    inner = wrapper._distributed_broadcast_coalesced
+
+    def count(tensors: Any, *args: Any, **kwargs: Any) -> None:
+        sent[-1] += len(tensors)
+        inner(tensors, *args, **kwargs)
+
+    wrapper._distributed_broadcast_coalesced = count  # type: ignore[method-assign]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=SCHEDULE)
+    agree, ignored = [], []
+    for step in range(STEPS):
+        sent.append(0)
+        x, y = (part(rank, whole) for whole in batch(step))
+        F.cross_entropy(wrapper(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        frozen = model[: scheduler.frozen]
+        mine = flat([*frozen.buffers(), torch.zeros(1)])
+        others = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        dist.all_gather(others, mine)
+        agree.append(all(torch.equal(mine, other) for other in others))
+    scheduler.freezer.unfreeze()
+    sent.append(0)
+    wrapper(part(rank, batch(0)[0]))
+    ignored = sorted(wrapper.parameters_to_ignore)
+    return {"sent": sent, "agree": agree, "ignored": ignored}
+
+
+def power(rank: int) -> dict[str, Any]:
+    """PowerSGD keeps state for each bucket; buckets change at a freeze."""
+    from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power_sgd
+
+    model = plain_net()
+    wrapper = DistributedDataParallel(model)
+    state = power_sgd.PowerSGDState(None, 1, start_powerSGD_iter=2, min_compression_rate=0.5)
+    wrapper.register_comm_hook(state, power_sgd.powerSGD_hook)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, wrapper, STEPS, schedule=SCHEDULE)
+    kept, iterations = [], []
+    for step in range(STEPS):
+        x, y = (part(rank, whole) for whole in batch(step))
+        F.cross_entropy(wrapper(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        kept.append(sum(t.numel() for t in state.error_dict.values()))
+        iterations.append(state.iter)
+    return {"kept": kept, "iterations": iterations, "weights": flat(model.parameters())}
+
+
+def replaced(rank: int, tell: bool) -> dict[str, Any]:
+    """A PyTorch whose reducer cannot be made anew in place: a new wrapper after each freeze."""
+    model = plain_net(norm=True)
+    current = DistributedDataParallel(model, gradient_as_bucket_view=True, bucket_cap_mb=1)
+    current.train()
+    counter = Counter()
+    current.register_comm_hook(None, counter.hook)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=SCHEDULE)
+    made = [current]
+    if tell:
+        scheduler.freezer.follow(replace=made.append)
+    known = reducer_module._PRIVATE
+    reducer_module._PRIVATE = (*known, "_something_newer")  # type: ignore[assignment]
+    reduced, same = [], []
+    try:
+        for step in range(STEPS):
+            counter.now = 0
+            x, y = (part(rank, whole) for whole in batch(step))
+            F.cross_entropy(made[-1](x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            try:
+                scheduler.step()
+            except distributed.DistributedError as error:
+                return {"error": str(error), "depth": scheduler.frozen, "step": step}
+            reduced.append(counter.now)
+            mine = flat(model.parameters())
+            others = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+            dist.all_gather(others, mine)
+            same.append(all(torch.equal(mine, other) for other in others))
+    finally:
+        reducer_module._PRIVATE = known
+    last = made[-1]
+    return {
+        "reduced": reduced,
+        "same": same,
+        "made": len(made),
+        "options": (last.gradient_as_bucket_view, last.bucket_bytes_cap, last.training),
+        "buffers": len(last.modules_buffers),
+        "attribute": "_ddp_params_and_buffers_to_ignore" in model.__dict__,
+    }
+
+
+def refuses_hooks_of_its_own(rank: int) -> list[str]:
+    from torch.nn.parallel.distributed import _MixedPrecision
+
+    said = []
+    model = plain_net()
+    wrapper = DistributedDataParallel(
+        model, mixed_precision=_MixedPrecision(param_dtype=torch.bfloat16)
+    )
+    freezer = Freezer(split_layers(model))
+    for act in (lambda: freezer.set_depth(1), lambda: distributed.rewrap(wrapper)):
+        try:
+            act()
+        except distributed.DistributedError as error:
+            said.append(str(error))
+    assert freezer.depth == 0
+    return said
+
+
+def disagree(rank: int, late: bool) -> dict[str, Any]:
+    """One rank wants something else, or does not come at all."""
+    model = plain_net()
+    wrapper = DistributedDataParallel(model)
+    freezer = Freezer(split_layers(model))
+    freezer.follow(wrapper, timeout=1.0 if late else 20.0)
+    said = ""
+    try:
+        if not (late and rank == 1):
+            freezer.set_depth(2 if rank else 1, step=7)
+    except distributed.DistributedError as error:
+        said = str(error)
+    dist.barrier()
+    flags = [p.requires_grad for p in model.parameters()]
+    return {"said": said, "depth": freezer.depth, "live": all(flags)}
+
+
+def made_after_a_resume(rank: int) -> dict[str, Any]:
+    """The model is wrapped only after the frozen layers were restored."""
+    model = plain_net(norm=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=SCHEDULE)
+    state = scheduler.state_dict() | {"last_epoch": 6}
+    scheduler.load_state_dict(state)
+    wrapper = DistributedDataParallel(model)
+    before = distributed.reduced_elements(wrapper)
+    sent = []
+    for step in range(6, 9):
+        x, y = (part(rank, whole) for whole in batch(step))
+        F.cross_entropy(wrapper(x), y).backward()
+        sent.append(len(wrapper.modules_buffers))
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+    again = unfreeze_and_count(model, wrapper)
+    return {"before": before, "sent": sent, "after": again}
+
+
+def unfreeze_and_count(model: nn.Module, wrapper: DistributedDataParallel) -> int:
+    counter = Counter()
+    unfreeze(model)  # as a new Freezer would
+    rewrapped = distributed.rewrap(wrapper)
+    rewrapped.register_comm_hook(None, counter.hook)
+    rewrapped(torch.zeros(4, 6)).sum().backward()
+    model.zero_grad()
+    return counter.now

@@ -1,0 +1,107 @@
+"""FSDP2, ZeroRedundancyOptimizer and distributed checkpoints while layers freeze."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import parallel_jobs
+import sharded_jobs as jobs
+from parallel_jobs import STEPS
+from ranks import Ranks, joined
+from test_distributed import DEPTHS, EXCHANGED, check_equal, live
+
+pytestmark = pytest.mark.multiprocess
+
+PADDING = 8 + 1
+"""The head has three rows; two processes share four."""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Ranks]:
+    with joined(2) as ranks:
+        yield ranks
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    return parallel_jobs.single()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("per_layer", [True, False])
+def test_fully_shard(pair: Ranks, alone: dict[str, Any], keep: bool, per_layer: bool) -> None:
+    runs = pair.run(jobs.fsdp, keep, per_layer)
+    check_equal(runs, alone)
+    for run in runs:
+        assert run["reduced"] == [elements + PADDING for elements in EXCHANGED]
+        assert run["thawed"] == live(0) + PADDING
+        assert all(run["flags"])
+        assert set(run["state"]) == set(parallel_jobs.plain_net().state_dict())
+        if not per_layer:
+            assert len(set(run["gathers"])) == 1
+        elif keep:  # from the second step on only live groups: forward and backward
+            assert [run["gathers"][step] for step in (5, 7, 9)] == [6, 4, 2]
+            assert run["held"][-1] > 0
+        else:  # frozen ones too, in every forward pass
+            assert [run["gathers"][step] for step in (5, 7, 9)] == [8, 7, 6]
+            assert run["held"][-1] == 0
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_thaw_in_mixed_precision(pair: Ranks, first: bool) -> None:
+    runs = pair.run(jobs.thaw_in_bf16, first)
+    model = parallel_jobs.plain_net()
+    x, y = parallel_jobs.batch(0)
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    for run in runs:
+        for name, p in model.named_parameters():
+            assert run[name].dtype == torch.float32
+            torch.testing.assert_close(run[name], p.grad, rtol=0.1, atol=0.02)
+
+
+def test_ranks_that_disagree_are_stopped_here_too(pair: Ranks) -> None:
+    for said in pair.run(jobs.fsdp_disagree):
+        assert said.startswith("DistributedError: rank 0 is to freeze 1 of 4 layers, but rank 1")
+
+
+def test_a_new_freezer_undoes_what_an_old_one_kept_gathered(pair: Ranks) -> None:
+    for flags in pair.run(jobs.new_freezer_over_kept_groups):
+        assert all(flags)
+
+
+@pytest.mark.parametrize("bucket_view", [False, True])
+def test_zero_redundancy_optimizer(pair: Ranks, bucket_view: bool) -> None:
+    first, second = pair.run(jobs.zero, bucket_view)
+    assert torch.equal(first["weights"], second["weights"])
+    assert first["weights"].isfinite().all()
+    sizes = [2 + 2, 2 + 2, 2 + 2, 2]  # parameters of each layer
+    for step, depth in enumerate(DEPTHS):
+        assert first["held"][step] + second["held"][step] == sum(sizes[depth:])
+    for run in (first, second):
+        assert run["frozen"]
+        assert all(run["rates"])
+    assert first["saved"] == 2
+
+
+def test_zero_redundancy_optimizer_refusals(pair: Ranks) -> None:
+    for used, overlapping in pair.run(jobs.zero_refusals):
+        assert used == (
+            "FreezeOutError: ZeroRedundancyOptimizer has state already, and would lose it when its "
+            "parameter groups are split by layer. Make FreezeOut before the first step, then load."
+        )
+        assert overlapping.startswith("FreezeOutError: FreezeOut cannot drive ZeroRedundancyOpt")
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_distributed_checkpoint(pair: Ranks, tmp_path: Path, shard: bool) -> None:
+    for run in pair.run(jobs.dcp_run, str(tmp_path), shard):
+        assert run["frozen"] == (3, 3)
+        assert run["entries"][0] == run["entries"][1] == 10
+        assert run["same"]
+        assert run["files"] > 1
+    assert STEPS > 5
