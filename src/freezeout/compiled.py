@@ -37,7 +37,7 @@ class Region:
     def limit(self) -> int:
         """How many graphs PyTorch keeps for it."""
         own = _own_limit(self.entry)
-        return own if own is not None else _general_limit()
+        return _general_limit() if own is None else own
 
     @property
     def code(self) -> CodeType | None:
@@ -107,7 +107,8 @@ def crowded(layers: Layers, model: nn.Module) -> str | None:
         layers: The layers of the model.
         model: The model with its wrappers.
     """
-    for region in regions(model):
+    seen = regions(model) or [Region(layers.model, layers.model)]  # or compiled where none sees it
+    for region in seen:
         made = graphs_of(region)
         if made >= region.limit:
             whole = len(_layers_inside(region.module, layers)) > 1
@@ -118,7 +119,7 @@ def crowded(layers: Layers, model: nn.Module) -> str | None:
 
 def graphs_of(region: Region) -> int:
     """Number of graphs that PyTorch holds for a region now; 0 where it does not tell."""
-    if region.code is None:
+    if region.code is None or "torch._dynamo" not in sys.modules:
         return 0
     try:
         from torch._dynamo.eval_frame import _debug_get_cache_entry_list
@@ -166,7 +167,7 @@ def _sentence(name: str, needed: int, limit: int, *, whole: bool) -> str:
     )
     return (
         f"torch.compile keeps {limit} graphs of {name}.forward and then runs it uncompiled, but "
-        f"freezing takes up to {needed}, evaluations included: {why}. {remedy}"
+        f"freezing takes up to {needed}, with evaluations between: {why}. {remedy}"
         f"torch.compile(..., recompile_limit={2 * needed}), before PyTorch 2.13 "
         f"torch._dynamo.config.recompile_limit = {2 * needed}."
     )

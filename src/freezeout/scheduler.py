@@ -331,7 +331,7 @@ class FreezeOut(LRScheduler):
             self.freezer.set_depth(depth, step=n)
             model = self._outermost()  # None where it is gone
             self._warn_of_compiling(
-                crowded(self.layers, self.layers.model if model is None else model)
+                crowded(self.layers, self.layers.model if model is None else model), stacklevel=4
             )
         groups = self.optimizer.param_groups
         if self._sets_rates:
@@ -360,10 +360,10 @@ class FreezeOut(LRScheduler):
             depths = {partner.depth_at(partner._updates) for partner in active} or depths
         return min(depths)
 
-    def _warn_of_compiling(self, trouble: str | None) -> None:
+    def _warn_of_compiling(self, trouble: str | None, stacklevel: int = 3) -> None:
         if trouble is not None and trouble not in self._told:
             self._told.add(trouble)
-            warnings.warn(trouble, FrozenPrefixWarning, stacklevel=4)
+            warnings.warn(trouble, FrozenPrefixWarning, stacklevel=stacklevel)
 
     def _warn_of_misuse(self, n: int) -> None:
         if n > self.total_steps and not self._warned_overrun:
