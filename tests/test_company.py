@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -81,13 +80,12 @@ def test_frozen_blocks_are_not_computed_again() -> None:
         model.zero_grad()
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_reentrant_checkpointing_is_refused_in_the_first_step() -> None:
     # What it is refused for: behind a frozen layer no block gets a gradient, without an error.
     model = Blocks(lambda run, x: checkpoint(run, x, use_reentrant=True))
     model.blocks[0].requires_grad_(False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loss_of(model, 0).backward()
+    loss_of(model, 0).backward()
     assert model.blocks[2][0].weight.grad is None
     assert model.head.weight.grad is not None
 
@@ -96,8 +94,7 @@ def test_reentrant_checkpointing_is_refused_in_the_first_step() -> None:
     FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
     with torch.no_grad():
         model(make_batch("matrix", 0)[0])  # an evaluation before says nothing yet
-    with pytest.raises(FreezeOutError) as refused, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.raises(FreezeOutError) as refused:
         loss_of(model, 0)
     assert str(refused.value) == (
         "Sequential runs under activation checkpointing with use_reentrant=True. Behind frozen "
@@ -108,6 +105,7 @@ def test_reentrant_checkpointing_is_refused_in_the_first_step() -> None:
     assert hooks(model) == 0
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_it_is_not_refused_where_nothing_freezes() -> None:
     model = Blocks(lambda run, x: checkpoint(run, x, use_reentrant=True))
     FreezeOut(torch.optim.SGD(model.parameters(), lr=0.1), model, STEPS, t0=1.0)
@@ -373,12 +371,9 @@ def test_optimizers_on_a_gpu(name: str, option: str) -> None:
     kind = getattr(torch.optim, name)
     nets = [make_net().cuda() for _ in range(2)]
     runs = []
+    rate = torch.tensor(0.02).cuda() if option == "capturable" else 0.02
     for net, options in zip(nets, ({option: True}, {"foreach": False}), strict=True):
-        optimizer = kind(
-            net.parameters(),
-            lr=torch.tensor(0.02).cuda() if options.get("capturable") else 0.02,
-            **options,
-        )
+        optimizer = kind(net.parameters(), lr=rate if options.get(option) else 0.02, **options)
         runs.append((net, optimizer, FreezeOut(optimizer, net, STEPS, schedule=LINEAR)))
     for step in range(STEPS):
         x, y = (part.cuda() for part in make_batch("matrix", step))
