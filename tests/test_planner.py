@@ -13,7 +13,8 @@ from scipy.optimize import minimize
 
 import strategies as own
 from freezeout import Plan, Schedule, freeze_times, plan
-from freezeout._allocate import budget_times, default_weights, merge_times, pooled
+from freezeout._allocate import budget_times, default_weights, pooled
+from freezeout.merging import merge_times
 from strategies import made_costs
 
 CURVES = ["linear", "squared", "cubic"]

@@ -619,3 +619,45 @@ def test_the_maths_imports_no_torch():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert ran.stdout == "(0.5, 0.75, 1.0)\n[]\n"
+
+
+# Freezing together
+
+
+@given(
+    st.lists(st.sampled_from([0.1, 0.2, 0.25, 0.4, 0.5, 0.9, 1.0]), max_size=7),
+    st.integers(1, 5),
+)
+def test_merging_keeps_what_is_saved(times, most):
+    times = [*sorted(times), 1.0]
+    merged = Schedule(times=times, max_freezes=most).freeze_times(len(times))
+    assert list(merged) == sorted(merged)
+    assert len({t for t in merged if t < 1.0}) <= most
+    early = sum(t < 1.0 for t in times)
+    assert merged[early:] == tuple(times[early:])
+    assert sum(merged) == pytest.approx(sum(times))  # as much saved, if all layers cost the same
+
+
+def test_merged_layers_learn_until_they_freeze():
+    alone = Schedule(t0=0.5, spacing="linear")
+    merged = Schedule(t0=0.5, spacing="linear", max_freezes=2)
+    assert alone.freeze_times(5) == (0.5, 0.625, 0.75, 0.875, 1.0)
+    assert merged.freeze_times(5) == (0.5625, 0.5625, 0.8125, 0.8125, 1.0)
+    assert merged.freeze_steps(5, 80) == (45, 45, 65, 65, None)
+    assert merged.factors(42, 80, 5)[0] > 0.0 == alone.factors(42, 80, 5)[0]
+    assert merged.scales(5)[0] == 1 / 0.5625
+    assert Schedule(t0=0.5, max_freezes=100).freeze_times(5) == Schedule(t0=0.5).freeze_times(5)
+    assert merged.differences(alone.to_dict()) == ["max_freezes=None there but max_freezes=2 here"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0, ValueError, "max_freezes must be at least 1, got 0"),
+        (2.0, TypeError, "max_freezes must be a whole number of at least 1, got 2.0"),
+        (True, TypeError, "max_freezes must be a whole number"),
+    ],
+)
+def test_bad_max_freezes(value, error, message):
+    with pytest.raises(error, match=message):
+        Schedule(max_freezes=value)

@@ -19,14 +19,15 @@ CORE = sorted(path for path in ROOT.glob("*.py") if path.stem not in ("__init__"
 
 # DESIGN, "Parts, and who may import whom": each part may import itself and these.
 BASE = {"errors", "durations"}
-LOW = BASE | {"layers", "schedule", "tensors", "optimizers", "distributed", "compiled"}
+LOW = BASE | {"merging", "layers", "schedule", "tensors", "optimizers", "distributed", "compiled"}
 MIDDLE = LOW | {"freezing", "groups", "cost"}
 HIGH = MIDDLE | {"scheduler", "saving", "planner"}
 ALLOWED = {
     "errors": set(),
     "durations": set(),
     "importing": BASE,
-    "schedule": BASE,
+    "merging": set(),
+    "schedule": BASE | {"merging"},
     "tensors": BASE,
     "layers": BASE | {"tensors"},
     "optimizers": BASE,
@@ -35,7 +36,7 @@ ALLOWED = {
     "freezing": LOW,
     "groups": LOW,
     "cost": LOW | {"freezing", "groups"},  # it measures with layers really frozen
-    "paper_estimate": BASE | {"schedule"},
+    "paper_estimate": BASE | {"schedule", "merging"},
     "scheduler": MIDDLE,
     "saving": MIDDLE | {"scheduler"},
     "planner": MIDDLE | {"saving"},
@@ -61,7 +62,6 @@ PRIVATE = {
     "_agreement": "distributed",
     "_reducer": "distributed",
     "_sharded": "distributed",
-    "_merge": "schedule",
     "_scheduler_checks": "scheduler",
     "_cut": "layers",
     "_trace": "layers",
@@ -78,7 +78,7 @@ PRIVATE = {
     "_allocate": "planner",
     "_plan_text": "saving",
 }
-ON_STANDARD_LIBRARY = {"errors", "durations", "importing", "schedule", "planner", "paper_estimate"}
+ON_STANDARD_LIBRARY = {"errors", "merging", "durations", "importing", "schedule", "planner", "paper_estimate"}
 ON_TORCH = {
     "tensors",
     "layers",
@@ -199,6 +199,24 @@ def test_the_core_needs_nothing_but_torch():
     assert {name for part, name in foreign if part in ON_TORCH} == {"torch"}
 
 
+def test_each_adapter_imports_its_own_framework_alone():
+    ordinary = {"torch", *sys.stdlib_module_names, "freezeout"}
+    found = {
+        path.stem: {
+            target.split(".")[0]
+            for target in imports(path.read_text("utf-8"), module_name(path), is_package=False)
+        }
+        - ordinary
+        for path in sorted((ROOT / "integrations").glob("*.py"))
+    }
+    assert found == {
+        "__init__": set(),
+        "_common": set(),
+        "lightning": {"lightning", "pytorch_lightning"},  # one framework under two names
+        "transformers": {"transformers"},
+    }
+
+
 def test_importing_the_package_loads_no_extra():
     program = (
         "import sys, freezeout\n"
@@ -247,6 +265,22 @@ def test_exported_names_are_these():
         "split_layers",
         "unfreeze",
     ]
+
+
+@pytest.mark.parametrize("name", ["lightning", "transformers"])
+def test_adapters_export_a_callback_alone(name):
+    tree = ast.parse((ROOT / "integrations" / f"{name}.py").read_text("utf-8"))
+    public = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+    ]
+    (exported,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    )
+    assert public == exported == ["FreezeOutCallback"]
 
 
 def test_nothing_else_is_public_but_modules():

@@ -86,7 +86,7 @@ def makes_state_only(optimizer: Optimizer) -> bool:
     if module is None or not optimizer.param_groups:
         return False
     rate = optimizer.param_groups[-1].get("lr", 0.0)  # the last layer's, which is above zero
-    if isinstance(rate, torch.Tensor) and rate.device.type != "cpu" or float(rate) != 0.0:
+    if (isinstance(rate, torch.Tensor) and rate.device.type != "cpu") or float(rate) != 0.0:
         return False
     code = getattr(getattr(module, "_init_optim_state", None), "__code__", None)
     frame: FrameType | None = sys._getframe(1)

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
-from freezeout._allocate import budget_times, default_weights, merge_times, pooled
+from freezeout._allocate import budget_times, default_weights, pooled
 from freezeout.cost import Costs
 from freezeout.durations import precise_seconds
+from freezeout.merging import merge_times
 from freezeout.saving import Plan
 from freezeout.schedule import POWERS, Anneal, Schedule, Spacing
 

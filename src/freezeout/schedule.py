@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
-from freezeout._merge import merge_times
 from freezeout._schedule_checks import (
     check_anneal,
     check_cap,
@@ -30,6 +29,7 @@ from freezeout._schedule_checks import (
     check_t0,
     check_times,
 )
+from freezeout.merging import merge_times
 
 __all__ = [
     "POWERS",
@@ -248,9 +248,9 @@ class Schedule:
         times: Explicit freeze times, one per layer, in (0, 1], never decreasing; they take the
             place of `t0` and `spacing`. The last layer learns to the end whatever it says.
         max_freezes: Most moments at which layers freeze, at least 1, or ``None`` for as many as
-            there are layers. Neighbours are put together and learn until the last of them freezes,
-            with as little delay in total as possible. For models that are compiled as a whole,
-            where every freeze costs a compilation.
+            there are layers. Neighbours freeze together at the mean of their times, and learn until
+            then. For models that are compiled as a whole, where every freeze costs a compilation;
+            `plan` weighs layers by what they cost, too.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -328,7 +328,9 @@ class Schedule:
             times = freeze_times(num_layers, self.t0, spacing=self.spacing)
         else:
             times = (*self.times[:-1], 1.0)
-        return times if self.max_freezes is None else merge_times(times, self.max_freezes)
+        if self.max_freezes is None:
+            return times
+        return merge_times(times, [1.0] * num_layers, self.max_freezes)
 
     def freeze_steps(self, num_layers: int, total_steps: int) -> tuple[int | None, ...]:
         """The step at which each layer freezes; ``None`` for layers that learn to the end.
