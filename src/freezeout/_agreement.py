@@ -15,14 +15,14 @@ import torch.distributed as dist
 
 from freezeout.errors import DistributedError
 
-__all__ = ["Agreement", "world_size"]
+__all__ = ["Agreement", "is_joined"]
 
 _SERIAL = count()
 
 
-def world_size() -> int:
-    """Number of processes that train together; 1 where no process group exists."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def is_joined() -> bool:
+    """Whether there is a process group, be it of one process."""
+    return dist.is_available() and dist.is_initialized()
 
 
 class Agreement:
@@ -49,7 +49,7 @@ class Agreement:
         Raises:
             DistributedError: In every process, if one of them decided otherwise or did not come.
         """
-        store = _store()
+        store = _store() if dist.get_world_size() > 1 else None
         if store is None:
             return
         self._events += 1

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from freezeout._agreement import Agreement, world_size
+from freezeout._agreement import Agreement, is_joined
 from freezeout._reducer import ignore_buffers, obstacle, rebuild, reduced_elements, rewrap
 from freezeout._sharded import Sharded, reshard
 from freezeout.errors import DistributedError
@@ -80,7 +80,7 @@ class Companions:
         Raises:
             DistributedError: If processes disagree, or a wrapper cannot follow.
         """
-        if world_size() > 1:
+        if is_joined():
             self._find()
             if self._wrappers or self._sharded:
                 self._agree().check(decision)
@@ -103,7 +103,7 @@ class Companions:
         """
         if self._sharded:
             self._sharded.settle()
-        if world_size() > 1:
+        if is_joined():
             self._find()
             modules = {id(module) for module in frozen}
             for wrapper in list(self._wrappers):
