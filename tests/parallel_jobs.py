@@ -93,6 +93,9 @@ def run_ddp(rank: int, how: str, options: dict[str, Any], micros: int = 1) -> di
     if how == "inside another":
         holder.forward = lambda x: model(x)  # type: ignore[method-assign]
         wrapped: nn.Module = DistributedDataParallel(holder, **options)
+    elif how == "a subclass, not told":
+        kind = type("Own", (DistributedDataParallel,), {})
+        wrapped = kind(model, **options)
     else:
         wrapped = DistributedDataParallel(model, **options)
     counter = Counter()
@@ -101,7 +104,7 @@ def run_ddp(rank: int, how: str, options: dict[str, Any], micros: int = 1) -> di
     if how == "compiled":
         wrapped = torch.compile(wrapped, backend="aot_eager")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    given = model if how in ("not told", "inside another") else wrapped
+    given = model if "not told" in how or how == "inside another" else wrapped
     scheduler = FreezeOut(optimizer, given, STEPS, schedule=SCHEDULE)
     seen: dict[str, Any] = {"gradients": [], "weights": [], "reduced": [], "said": [], "depths": []}
     for step in range(STEPS):
@@ -153,7 +156,8 @@ def unwrapped_again(rank: int) -> dict[str, Any]:
             reduced.append(counter.now)
             model.zero_grad()
             twin.zero_grad()
-    return {"reduced": reduced, "worst": worst}
+    static = wrapper._get_ddp_logging_data()["static_graph"]  # of the reducer that it has now
+    return {"reduced": reduced, "worst": worst, "static": bool(int(static))}
 
 
 def with_buffers(rank: int, sync: bool) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import parallel_jobs as jobs
-from freezeout import Freezer, distributed, split_layers
+from freezeout import FreezeOut, Freezer, distributed, split_layers
 from freezeout.errors import DistributedError
 from parallel_jobs import STEPS
 from ranks import Ranks, joined
@@ -61,6 +62,7 @@ def check_equal(runs: list[dict[str, Any]], alone: dict[str, Any]) -> None:
     [
         ("wrapper", {}),
         ("not told", {}),
+        ("a subclass, not told", {}),
         ("inside another", {}),
         ("wrapper", {"static_graph": True}),
         ("not told", {"gradient_as_bucket_view": True}),
@@ -93,6 +95,7 @@ def test_accumulation_without_exchange_between(pair: Ranks) -> None:
 def test_unfreezing_brings_layers_back_into_the_exchange(pair: Ranks) -> None:
     for run in pair.run(jobs.unwrapped_again):
         assert run["worst"] < 1e-6
+        assert run["static"]
         assert run["reduced"] == [live(depth) for depth in (0, 2, 1, 0, 3) for _ in range(2)]
 
 
@@ -180,3 +183,35 @@ def test_follow_takes_only_the_wrapper_of_its_model() -> None:
     with pytest.raises(TypeError, match="rewrap takes a DistributedDataParallel, got Linear"):
         distributed.rewrap(nn.Linear(1, 1))  # type: ignore[arg-type]
     assert issubclass(DistributedError, RuntimeError) is False
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sharded", [False, True])
+def test_on_a_gpu(alone: dict[str, Any], sharded: bool) -> None:
+    """NCCL with one process: the reducer follows, gradients are those of the plain run."""
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model: Any = jobs.plain_net().cuda()
+        if sharded:
+            for layer in model:
+                fully_shard(layer)
+            run = fully_shard(model)
+        else:
+            run = nn.parallel.DistributedDataParallel(model, device_ids=[0])
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        scheduler = FreezeOut(optimizer, model, STEPS, schedule=jobs.SCHEDULE)
+        for step in range(STEPS):
+            x, y = (part.cuda() for part in jobs.batch(step))
+            nn.functional.cross_entropy(run(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+            assert scheduler.frozen == DEPTHS[step]
+            full = [getattr(p, "full_tensor", lambda p=p: p)().cpu() for p in model.parameters()]
+            torch.testing.assert_close(
+                jobs.flat(full), alone["weights"][step], rtol=1e-3, atol=1e-4
+            )
+    finally:
+        dist.destroy_process_group()

@@ -78,7 +78,15 @@ PRIVATE = {
     "_allocate": "planner",
     "_plan_text": "saving",
 }
-ON_STANDARD_LIBRARY = {"errors", "merging", "durations", "importing", "schedule", "planner", "paper_estimate"}
+ON_STANDARD_LIBRARY = {
+    "errors",
+    "merging",
+    "durations",
+    "importing",
+    "schedule",
+    "planner",
+    "paper_estimate",
+}
 ON_TORCH = {
     "tensors",
     "layers",

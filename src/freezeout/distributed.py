@@ -132,8 +132,17 @@ class Companions:
         were not averaged.
         """
         if not self._wrappers:
-            found = (o for o in gc.get_objects() if issubclass(type(o), DistributedDataParallel))
-            self._wrappers.update(w for w in found if _is_around(w, self._model) and _is_alive(w))
+            self._wrappers.update(
+                w for w in _all_wrappers() if _is_around(w, self._model) and _is_alive(w)
+            )
+
+
+def _all_wrappers() -> list[DistributedDataParallel]:
+    """Every wrapper in this process: the objects that refer to their own class."""
+    kinds: list[type] = [DistributedDataParallel]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return [o for o in gc.get_referrers(*kinds) if type(o) in kinds]
 
 
 def _is_around(wrapper: DistributedDataParallel, model: nn.Module) -> bool:
