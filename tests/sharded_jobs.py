@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from freezeout import FreezeOut, Freezer, split_layers
+from freezeout import CostError, FreezeOut, Freezer, measure_costs, split_layers
 from parallel_jobs import SCHEDULE, STEPS, batch, flat, part, plain_net
 
 
@@ -137,6 +137,15 @@ def fsdp_disagree(rank: int) -> str:
         freezer.set_depth(1 + rank)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def costs_of_a_sharded_model(rank: int) -> str:
+    model = sharded()
+    try:
+        measure_costs(model, batch(0)[0])
+    except CostError as error:
+        return str(error)
     return ""
 
 

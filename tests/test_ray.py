@@ -229,6 +229,7 @@ def kinds_index(events, kind):
     return [event.kind for event in events].index(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "reason"),
     [
@@ -254,6 +255,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(
     assert_same_end(RunFolder(job.folder), again)
 
 
+@pytest.mark.slow
 def test_a_run_that_nothing_happens_to_is_not_begun_twice(disturbed):
     events = disturbed.events[WHOLE]
     assert kinds(events) == ["begin", "done"]
@@ -262,6 +264,7 @@ def test_a_run_that_nothing_happens_to_is_not_begun_twice(disturbed):
     assert (steps[-1], events[-2].total) == (300, 300)
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_too_often_fails_and_the_others_finish(disturbed):
     events = disturbed.events[DYING]
     assert kinds(events) == ["begin", "retry", "failed"]
@@ -270,6 +273,7 @@ def test_a_run_that_dies_too_often_fails_and_the_others_finish(disturbed):
     assert json.loads((events[-1].task.job.folder / "failed.json").read_text())["reason"] == reason
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_by_itself_is_not_tried_again(disturbed):
     events = disturbed.events[DIVERGING]
     assert kinds(events) == ["begin", "failed"]
@@ -282,6 +286,7 @@ def test_a_run_that_fails_by_itself_is_not_tried_again(disturbed):
 # --- Stops -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stopped_experiment_goes_on_to_the_same_bits(cluster, tmp_path, monkeypatch):
     folder = tmp_path / "stopped"
     clock = SimpleNamespace(monotonic=time.monotonic, time=time.time)
@@ -331,6 +336,7 @@ def test_a_stopped_experiment_goes_on_to_the_same_bits(cluster, tmp_path, monkey
     assert_same_end(RunFolder(run), train(tmp_path / "again", **LONG, seed=seed))
 
 
+@pytest.mark.slow
 def test_a_lost_cluster_is_told_and_the_same_command_goes_on(cluster, tmp_path, monkeypatch):
     """It is played: a cluster that is really gone would be gone for the other tests."""
     monkeypatch.setattr(remote, "_POLL", 0.05)
@@ -355,6 +361,7 @@ def test_a_lost_cluster_is_told_and_the_same_command_goes_on(cluster, tmp_path, 
 # --- What cannot work --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_holds_fails_in_time(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "_PATIENCE", 1.0)
     events = []
@@ -369,6 +376,7 @@ def test_a_run_that_another_process_holds_fails_in_time(cluster, tmp_path, monke
     assert json.loads((run / "failed.json").read_text())["reason"] == events[0].reason
 
 
+@pytest.mark.slow
 def test_a_machine_that_does_not_see_the_folder_ends_the_sweep(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "_VISIBLE", 1.0)
     events = []

@@ -69,6 +69,11 @@ def test_ranks_that_disagree_are_stopped_here_too(pair: Ranks) -> None:
         assert said.startswith("DistributedError: rank 0 is to freeze 1 of 4 layers, but rank 1")
 
 
+def test_costs_are_those_of_a_model_that_is_not_sharded(pair: Ranks) -> None:
+    for said in pair.run(jobs.costs_of_a_sharded_model):
+        assert said.startswith("costs of a model under fully_shard cannot be measured.")
+
+
 def test_a_new_freezer_undoes_what_an_old_one_kept_gathered(pair: Ranks) -> None:
     for flags in pair.run(jobs.new_freezer_over_kept_groups):
         assert all(flags)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
+from freezeout.distributed import is_sharded
 from freezeout.errors import CostError
 from freezeout.layers import Layers, unwrap
 from freezeout.tensors import tensors_in
@@ -56,6 +57,11 @@ def check_arguments(
         raise CostError(
             "costs of a model in DistributedDataParallel cannot be measured. Measure the model "
             "inside, before it is wrapped: the exchange of gradients is not in the costs."
+        )
+    if is_sharded(model):
+        raise CostError(
+            "costs of a model under fully_shard cannot be measured. Measure it before it is "
+            "sharded: the exchange between processes is not in the costs."
         )
     empty = (
         isinstance(example, (str, Mapping, tuple, list)) and next(tensors_in(example), None) is None

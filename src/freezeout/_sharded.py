@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Sharded", "reshard"]
+__all__ = ["Sharded", "is_sharded", "reshard"]
 
 
 def _groups(model: nn.Module) -> list[Any]:
@@ -21,6 +21,11 @@ def _groups(model: nn.Module) -> list[Any]:
     fsdp = sys.modules.get("torch.distributed.fsdp")  # importing it takes half a second
     kind = getattr(fsdp, "FSDPModule", None)
     return [] if kind is None else [m for m in model.modules() if isinstance(m, kind)]
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ``fully_shard`` was applied to a model or to a part of it."""
+    return bool(_groups(model))
 
 
 def reshard(model: nn.Module) -> None:
@@ -52,7 +57,7 @@ class Sharded:
         self._kept: dict[int, tuple[Any, list[Any]]] = {}  # the module, and what it was set to
 
     def __bool__(self) -> bool:
-        return bool(_groups(self._model))
+        return is_sharded(self._model)
 
     def settle(self) -> None:
         """Brings every group in line with the flags of its parameters."""

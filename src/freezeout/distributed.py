@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from freezeout._agreement import Agreement, is_joined
 from freezeout._reducer import ignore_buffers, obstacle, rebuild, reduced_elements, rewrap
-from freezeout._sharded import Sharded, reshard
+from freezeout._sharded import Sharded, is_sharded, reshard
 from freezeout.errors import DistributedError
 
-__all__ = ["Companions", "Replace", "reduced_elements", "reshard", "rewrap"]
+__all__ = ["Companions", "Replace", "is_sharded", "reduced_elements", "reshard", "rewrap"]
 
 Replace: TypeAlias = Callable[[DistributedDataParallel], None]
 """Takes a new wrapper, to be used in place of the old one from now on."""
