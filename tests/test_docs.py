@@ -17,6 +17,7 @@ from freezeout.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+STACKS = ROOT / "docs" / "integrations"  # run beside the tests of each framework
 
 
 def name(page):
@@ -27,7 +28,9 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p, "python") and p.parent != STACKS], ids=name
+)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = {}
@@ -35,6 +38,12 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
         exec(compile(block, name(page), "exec"), scope)
     if "FreezeOut(" in "".join(blocks(page, "python")):
         assert isinstance(scope["scheduler"], freezeout.FreezeOut)
+
+
+def test_pages_of_frameworks_are_run_by_their_tests():
+    for page in STACKS.glob("*.md"):
+        tests = (ROOT / "tests" / f"test_{page.stem}.py").read_text()
+        assert f'run_page("{page.stem}")' in tests, page.stem
 
 
 def test_the_readme_shows_the_table_that_its_example_prints():

@@ -188,6 +188,15 @@ class FreezeOut(LRScheduler):
         super().__init__(optimizer)
 
     @property
+    def _step_count(self) -> int:
+        """For wrappers that look at it: Accelerate's stops stepping once it exceeds total_steps."""
+        return min(self._updates, self.total_steps)
+
+    @_step_count.setter
+    def _step_count(self, count: int) -> None:
+        """Updates are counted, not calls."""
+
+    @property
     def frozen(self) -> int:
         """Length of the frozen prefix."""
         return self.freezer.depth
@@ -239,7 +248,6 @@ class FreezeOut(LRScheduler):
             self._updates = epoch
         n = self._updates
         self._idle_calls = self._idle_calls + 1 if n == self.last_epoch else 0
-        self._step_count += 1
         self.last_epoch = n
         if n > self.total_steps or self._idle_calls >= _CALLS_BEFORE_WARNING:
             self._warn_of_misuse(n)

@@ -1,0 +1,222 @@
+"""FreezeOut as a callback of Lightning's `Trainer`, for modules that you do not want to edit.
+
+Where ``configure_optimizers`` is yours to write, this is not needed: return a `freezeout.FreezeOut`
+there as any other scheduler, with ``"interval": "step"``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from freezeout.errors import FreezeOutError
+from freezeout.integrations._common import metrics, one_schedule
+from freezeout.layers import Layers, LayerSpec
+from freezeout.schedule import Anneal, Schedule, Spacing
+from freezeout.scheduler import FreezeOut
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+else:
+    try:
+        from lightning.pytorch import Callback, LightningModule, Trainer
+    except ModuleNotFoundError:  # the same framework, under its older name
+        from pytorch_lightning import Callback, LightningModule, Trainer
+
+__all__ = ["FreezeOutCallback"]
+
+
+class FreezeOutCallback(Callback):
+    """Trains a `LightningModule` with `freezeout.FreezeOut`, without a change to it.
+
+    When ``fit`` begins it makes the scheduler from the trainer's optimizer and the length of
+    training; it steps it after every batch (only updates count), keeps its state in Lightning's
+    checkpoints, and logs ``freezeout/frozen`` (layers), ``freezeout/frozen_fraction`` (of
+    parameters), ``freezeout/learning_rate`` (the highest) and ``freezeout/progress`` at the
+    beginning and at every freeze. It sets all rates, so the module must not have a scheduler of
+    its own, except with ``anneal=None``.
+
+    Args:
+        t0: Freeze time of the first layer before spacing, in (0, 1]; 1 freezes nothing.
+        spacing: ``"linear"``, ``"squared"`` or ``"cubic"``.
+        scaled: Whether a layer's initial rate is scaled by its freeze time.
+        anneal: ``"cosine"``, ``"linear"``, a callable, or ``None``: only freeze, while the
+            module's own scheduler sets the rates.
+        warmup_steps: Linear warm-up in optimizer steps, at least 0.
+        scale_cap: Largest factor that scaling may put on a rate, at least 1, or ``None``.
+        times: Explicit freeze times, one per layer, in place of `t0` and `spacing`.
+        max_freezes: Most moments at which layers freeze, at least 1; neighbours freeze together.
+        schedule: All of these settings as one object, in place of giving them one by one.
+        layers: How to cut the module (see `freezeout.split_layers`), or the result. Names start
+            at the `LightningModule`.
+        example: An example input of the module's ``forward``, to find the order of execution.
+        strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
+        total_steps: Length of training in optimizer updates; by default the trainer's
+            ``estimated_stepping_batches``.
+
+    Attributes:
+        schedule: The settings.
+        scheduler: The `freezeout.FreezeOut` at work; ``None`` before ``fit``.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[FreezeOutCallback(t0=0.5)])  # doctest: +SKIP
+        >>> trainer.fit(module, loader)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        t0: float = 0.8,
+        spacing: Spacing = "cubic",
+        scaled: bool = True,
+        anneal: Anneal = "cosine",
+        warmup_steps: int = 0,
+        scale_cap: float | None = None,
+        times: Sequence[float] | None = None,
+        max_freezes: int | None = None,
+        schedule: Schedule | None = None,
+        layers: Layers | Sequence[LayerSpec] | None = None,
+        example: Any = None,
+        strict: bool = False,
+        total_steps: int | None = None,
+    ) -> None:
+        self.schedule = one_schedule(
+            schedule,
+            t0=t0,
+            spacing=spacing,
+            scaled=scaled,
+            anneal=anneal,
+            warmup_steps=warmup_steps,
+            scale_cap=scale_cap,
+            times=times,
+            max_freezes=max_freezes,
+        )
+        self.scheduler: FreezeOut | None = None
+        self._layers = layers
+        self._example = example
+        self._strict = strict
+        self._total_steps = total_steps
+        self._saved: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forgets an earlier run, before Lightning restores a checkpoint.
+
+        Args:
+            trainer: The trainer.
+            pl_module: What it trains.
+            stage: ``"fit"`` or another.
+        """
+        if stage == "fit":
+            self.scheduler = None
+            self._saved = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the scheduler: after the optimizer was made, before its state is restored.
+
+        Args:
+            trainer: The trainer.
+            pl_module: What it trains.
+
+        Raises:
+            FreezeOutError: If there is not exactly one optimizer, if another scheduler sets the
+                rates as well, or if the length of training is not known.
+        """
+        if len(trainer.optimizers) != 1:
+            raise FreezeOutError(
+                f"FreezeOutCallback drives one optimizer, but configure_optimizers made "
+                f"{len(trainer.optimizers)}. Make a FreezeOut for each of them there "
+                "(see its together_with) instead."
+            )
+        others = [config.scheduler for config in trainer.lr_scheduler_configs]
+        if any(isinstance(other, FreezeOut) for other in others):
+            raise FreezeOutError(
+                "configure_optimizers made a FreezeOut, and FreezeOutCallback would make another. "
+                "Drop one of the two."
+            )
+        if others and self.schedule.anneal is not None:
+            raise FreezeOutError(
+                f"configure_optimizers made {type(others[0]).__name__}, and FreezeOutCallback "
+                "would set the same rates. Drop that scheduler, or give "
+                "FreezeOutCallback(anneal=None), which only freezes."
+            )
+        self.scheduler = FreezeOut(
+            trainer.optimizers[0],
+            pl_module,
+            _length(trainer) if self._total_steps is None else self._total_steps,
+            schedule=self.schedule,
+            layers=self._layers,
+            example=self._example,
+            strict=self._strict,
+        )
+        self.scheduler.freezer.follow(trainer.strategy.model)
+        if self._saved is not None:
+            self.scheduler.load_state_dict(self._saved)
+        self._log(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Brings rates and frozen layers up to date; a batch without an update changes nothing.
+
+        Args:
+            trainer: The trainer.
+            pl_module: What it trains.
+            outputs: Not used.
+            batch: Not used.
+            batch_idx: Not used.
+        """
+        scheduler = self.scheduler
+        if scheduler is not None and _is_behind(scheduler):
+            frozen = scheduler.frozen
+            scheduler.step()
+            if scheduler.frozen != frozen:
+                self._log(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the scheduler, for Lightning's checkpoint."""
+        return {} if self.scheduler is None else self.scheduler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps a saved state for when ``fit`` begins, or applies it where it has begun.
+
+        Args:
+            state_dict: What `state_dict` returned.
+
+        Raises:
+            CheckpointError: If it was saved with other settings.
+        """
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state_dict)
+        else:
+            self._saved = state_dict or None
+
+    def _log(self, trainer: Trainer) -> None:
+        if self.scheduler is not None:
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics(self.scheduler), step=trainer.global_step)
+
+
+def _is_behind(scheduler: FreezeOut) -> bool:
+    """Whether an update happened since the last step: not in a micro-batch of accumulation."""
+    return scheduler.progress != scheduler.last_epoch / scheduler.total_steps
+
+
+def _length(trainer: Trainer) -> int:
+    steps = trainer.estimated_stepping_batches
+    if not 0 < steps < math.inf:  # Lightning says inf, or -1, where it does not know
+        raise FreezeOutError(
+            f"the length of training is not known (the trainer estimates {steps} updates), but "
+            "freeze times are fractions of it. Give Trainer(max_steps=...), or "
+            "FreezeOutCallback(total_steps=...)."
+        )
+    return int(steps)

@@ -1,0 +1,310 @@
+"""FreezeOut as a callback of the `Trainer` of Hugging Face transformers."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from freezeout.errors import CheckpointError, FreezeOutError
+from freezeout.integrations._common import metrics, one_schedule
+from freezeout.layers import Layers, LayerSpec
+from freezeout.schedule import Anneal, Schedule, Spacing
+from freezeout.scheduler import FreezeOut
+
+__all__ = ["FreezeOutCallback"]
+
+
+class FreezeOutCallback(TrainerCallback):
+    """Trains with `freezeout.FreezeOut` in a `Trainer`: ``Trainer(..., callbacks=[callback])``.
+
+    The trainer builds its optimizer as ever. Where it would build its learning-rate scheduler, it
+    gets a `FreezeOut` instead, as long as the training, with the warm-up of `TrainingArguments`.
+    So the trainer itself steps it, saves it in ``scheduler.pt`` and loads it on resume, and the
+    ``learning_rate`` that it logs is that of the first layer. Each log gains ``freezeout/frozen``
+    (layers), ``freezeout/frozen_fraction`` (of parameters), ``freezeout/learning_rate`` (the
+    highest) and ``freezeout/progress``.
+
+    With ``anneal=None`` the trainer's own scheduler stays and sets the rates, and layers only
+    freeze.
+
+    Args:
+        t0: Freeze time of the first layer before spacing, in (0, 1]; 1 freezes nothing.
+        spacing: ``"linear"``, ``"squared"`` or ``"cubic"``.
+        scaled: Whether a layer's initial rate is scaled by its freeze time.
+        anneal: ``"cosine"``, ``"linear"``, a callable, or ``None``: only freeze.
+        warmup_steps: Linear warm-up in optimizer steps, at least 0; 0 for that of the
+            `TrainingArguments`.
+        scale_cap: Largest factor that scaling may put on a rate, at least 1, or ``None``.
+        times: Explicit freeze times, one per layer, in place of `t0` and `spacing`.
+        max_freezes: Most moments at which layers freeze, at least 1; neighbours freeze together.
+        schedule: All of these settings as one object, in place of giving them one by one.
+        layers: How to cut the model (see `freezeout.split_layers`), or the result.
+        example: An example input of the model, to find the order of execution; a dict of keyword
+            arguments, such as ``{"input_ids": ids}``.
+        strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
+
+    Attributes:
+        schedule: The settings.
+        scheduler: The `freezeout.FreezeOut` at work; ``None`` before ``train``.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
+
+    Example:
+        >>> callback = FreezeOutCallback(t0=0.5, scale_cap=2.0)
+        >>> trainer = Trainer(model, args, callbacks=[callback])  # doctest: +SKIP
+        >>> trainer.train(resume_from_checkpoint=True)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        t0: float = 0.8,
+        spacing: Spacing = "cubic",
+        scaled: bool = True,
+        anneal: Anneal = "cosine",
+        warmup_steps: int = 0,
+        scale_cap: float | None = None,
+        times: Sequence[float] | None = None,
+        max_freezes: int | None = None,
+        schedule: Schedule | None = None,
+        layers: Layers | Sequence[LayerSpec] | None = None,
+        example: Any = None,
+        strict: bool = False,
+    ) -> None:
+        self.schedule = one_schedule(
+            schedule,
+            t0=t0,
+            spacing=spacing,
+            scaled=scaled,
+            anneal=anneal,
+            warmup_steps=warmup_steps,
+            scale_cap=scale_cap,
+            times=times,
+            max_freezes=max_freezes,
+        )
+        self.scheduler: FreezeOut | None = None
+        self._layers = layers
+        self._example = example
+        self._strict = strict
+        self._trainer: Trainer | None = None
+
+    def bind(self, trainer: Trainer) -> None:
+        """Ties the callback to a trainer. One that is given to ``Trainer(callbacks=...)`` is tied.
+
+        Only a callback that is added later, with ``trainer.add_callback``, needs this.
+
+        Args:
+            trainer: The trainer; its ``create_scheduler`` is replaced.
+
+        Raises:
+            FreezeOutError: If the callback is tied to another trainer.
+        """
+        if self._trainer is trainer:
+            return
+        if self._trainer is not None:
+            raise FreezeOutError(
+                "the FreezeOutCallback is already tied to another Trainer. Make one for each."
+            )
+        self._trainer = trainer
+        host: Any = trainer  # it declares a narrower type for its scheduler than it takes
+        original = trainer.create_scheduler
+
+        def create_scheduler(num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
+            if self.schedule.anneal is None:
+                theirs = original(num_training_steps, optimizer)
+                host.lr_scheduler = _Beside(theirs, self._make(host, num_training_steps, optimizer))
+                host._created_lr_scheduler = True
+            elif host.lr_scheduler is None:
+                host.lr_scheduler = self._make(host, num_training_steps, optimizer)
+                host._created_lr_scheduler = True
+            else:
+                raise FreezeOutError(
+                    f"the Trainer was given {type(host.lr_scheduler).__name__}, and "
+                    "FreezeOutCallback would set the same rates. Give optimizers=(optimizer, "
+                    "None), or FreezeOutCallback(anneal=None), which only freezes."
+                )
+            return host.lr_scheduler
+
+        host.create_scheduler = create_scheduler
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ties the callback to the trainer that is being made.
+
+        Args:
+            args: The trainer's settings.
+            state: Its state.
+            control: Not used.
+            **kwargs: Not used.
+        """
+        trainer = _trainer_of(self)
+        if trainer is not None:
+            self.bind(trainer)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Checks that the scheduler is at work, and shows it the wrapped model.
+
+        Args:
+            args: The trainer's settings.
+            state: Its state.
+            control: Not used.
+            **kwargs: Not used.
+
+        Raises:
+            FreezeOutError: If the callback is not tied to the trainer.
+        """
+        if self._trainer is None or self.scheduler is None:
+            raise FreezeOutError(
+                "FreezeOutCallback was added after the Trainer was made, so nothing would freeze. "
+                "Give it as Trainer(callbacks=[callback]), or call callback.bind(trainer) before "
+                "trainer.train()."
+            )
+        self.scheduler.freezer.follow(self._trainer.model_wrapped)
+        # A logger is a callback, too; what is to reach them all must come before them.
+        callbacks = self._trainer.callback_handler.callbacks
+        callbacks.remove(self)
+        callbacks.insert(0, self)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Adds ``freezeout/frozen`` and the like to what is logged while it trains.
+
+        Args:
+            args: The trainer's settings.
+            state: Its state, whose history gains them as well.
+            control: Not used.
+            **kwargs: Holds ``logs``.
+        """
+        logs = kwargs.get("logs")
+        if self.scheduler is not None and logs is not None and "loss" in logs:
+            found = metrics(self.scheduler)
+            logs.update(found)
+            if state.log_history:
+                state.log_history[-1].update(found)
+
+    def _make(self, trainer: Any, total_steps: int, optimizer: Optimizer | None) -> FreezeOut:
+        _make_room_in_checkpointing(trainer)
+        self.scheduler = FreezeOut(
+            trainer.optimizer if optimizer is None else optimizer,
+            trainer.model,
+            total_steps,
+            schedule=_with_warmup(self.schedule, trainer.args, total_steps),
+            layers=self._layers,
+            example=self._example,
+            strict=self._strict,
+        )
+        return self.scheduler
+
+
+class _Beside:
+    """The trainer's own scheduler, which sets the rates, and a `FreezeOut` that only freezes."""
+
+    def __init__(self, theirs: Any, ours: FreezeOut) -> None:
+        if isinstance(theirs, ReduceLROnPlateau) or type(theirs).__name__ == "GreedyLR":
+            raise FreezeOutError(
+                f"FreezeOutCallback(anneal=None) cannot stand beside {type(theirs).__name__}, "
+                "which the Trainer steps after evaluations alone. Choose another "
+                "lr_scheduler_type."
+            )
+        self.theirs = theirs
+        self.ours = ours
+        self.optimizer = theirs.optimizer
+
+    def step(self) -> None:
+        self.theirs.step()
+        self.ours.step()
+
+    def get_last_lr(self) -> list[Any]:
+        rates: list[Any] = self.theirs.get_last_lr()
+        return rates
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"trainer": self.theirs.state_dict(), "freezeout": self.ours.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.keys() != {"trainer", "freezeout"}:
+            raise CheckpointError(
+                "scheduler.pt was not saved by a Trainer with FreezeOutCallback(anneal=None), so "
+                "it does not say which layers are frozen. Resume with the settings that saved it."
+            )
+        self.theirs.load_state_dict(state_dict["trainer"])
+        self.ours.load_state_dict(state_dict["freezeout"])
+
+
+def _trainer_of(callback: TrainerCallback) -> Trainer | None:
+    """The trainer whose construction is under way.
+
+    `on_init_end` is told the model and the settings, but not the trainer, and no later event comes
+    before a checkpoint is loaded. So it is looked for among the callers.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Trainer) and callback in caller.callback_handler.callbacks:
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _with_warmup(schedule: Schedule, args: TrainingArguments, total_steps: int) -> Schedule:
+    """The schedule with the warm-up that the trainer was told to do."""
+    if schedule.anneal is None:
+        return schedule  # the trainer's own scheduler warms up
+    asked = int(args.get_warmup_steps(total_steps))
+    if asked and schedule.warmup_steps and asked != schedule.warmup_steps:
+        raise ValueError(
+            f"TrainingArguments ask for {asked} warm-up steps, but FreezeOutCallback for "
+            f"{schedule.warmup_steps}. Give the warm-up in one of the two."
+        )
+    kind = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    if kind not in ("linear", schedule.anneal):  # "linear" is what it is if not given
+        warnings.warn(
+            f"lr_scheduler_type={kind!r} has no effect, because FreezeOut sets the rates with "
+            f"anneal={schedule.anneal!r}. Leave it out, or keep it and give "
+            "FreezeOutCallback(anneal=None), which only freezes.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return replace(schedule, warmup_steps=asked) if asked else schedule
+
+
+def _make_room_in_checkpointing(trainer: Any) -> None:
+    """Lets the backward pass stop at frozen layers also under activation checkpointing.
+
+    transformers makes the output of the embeddings require a gradient then. Only adapters and the
+    reentrant kind need that, and it would take the backward pass through all frozen layers.
+    """
+    for name in ("activation_checkpointing", "gradient_checkpointing"):  # the second is older
+        if not getattr(trainer.args, name, None):
+            continue
+        chosen = getattr(trainer.args, f"{name}_kwargs", None) or {}
+        if chosen.get("use_reentrant", False):
+            raise FreezeOutError(
+                f"{name}_kwargs has use_reentrant=True, which drops the gradients of live layers "
+                f"behind frozen ones. Give {name}_kwargs={{'use_reentrant': False}}."
+            )
+        if not getattr(trainer.model, "_hf_peft_config_loaded", False):
+            getattr(trainer.model, "disable_input_require_grads", _nothing)()
+
+
+def _nothing() -> None:
+    pass

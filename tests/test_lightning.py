@@ -1,0 +1,222 @@
+"""FreezeOut in Lightning's trainer: as its scheduler, as a callback, resumed, in two processes."""
+
+import pytest
+import torch
+
+from freezeout import CheckpointError, FreezeOut, FreezeOutError, Schedule
+
+pytest.importorskip("lightning.pytorch")
+
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from freezeout.integrations.lightning import FreezeOutCallback
+from stacks.lightning_run import SETTINGS, Module, loader, trainer
+from stacks.pages import load_example, run_page
+from stacks.processes import check_weights, launch
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*"),
+    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
+    # Lightning's, on resume; frozen layers are in inference mode
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training"),
+]
+
+
+def fit(module, *callbacks, ckpt_path=None, **settings):
+    run = trainer(callbacks=list(callbacks), **settings)
+    run.fit(module, loader(), loader(32), ckpt_path=ckpt_path)
+    return run
+
+
+def scheduler_of(run, callback=None):
+    return callback.scheduler if callback else run.lr_scheduler_configs[0].scheduler
+
+
+def same(one, other):
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def by_hand():
+    module = Module()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
+    scheduler = FreezeOut(optimizer, module, 40, **SETTINGS)
+    for _ in range(5):
+        for x, y in loader():
+            optimizer.zero_grad()
+            module.loss(module.net(x), y).backward()
+            optimizer.step()
+            scheduler.step()
+    return module
+
+
+@pytest.mark.parametrize("kind", ["own scheduler", "callback", "manual optimization"])
+def test_trainer_trains_as_a_loop_by_hand_does(kind):
+    own = kind == "own scheduler"
+    module = Module(own=own, manual=kind == "manual optimization")
+    callback = None if own else FreezeOutCallback(**SETTINGS)
+    stop = EarlyStopping("val_loss", patience=9)
+    run = fit(module, stop, *([callback] if callback else []))
+    scheduler = scheduler_of(run, callback)
+    assert scheduler.total_steps == 40
+    assert (scheduler.frozen, scheduler.progress) == (3, 1.0)
+    assert same(module, by_hand())
+    # step 17 is the first after the first layer froze; validation came in between, every epoch
+    assert module.modes == [[True, True]] * 16 + [[False, True]] * 24
+    run.validate(module, loader(32), verbose=False)
+    assert not module.net[1].training
+    frozen = [p for p in module.parameters() if not p.requires_grad]
+    assert len(frozen) == 8
+    assert not any(p in run.optimizers[0].state for p in frozen)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own scheduler", "callback"])
+def test_accumulation_clipping_and_mixed_precision_count_updates(own):
+    module = Module(own=own)
+    callback = None if own else FreezeOutCallback(**SETTINGS)
+    run = fit(
+        module,
+        *([callback] if callback else []),
+        accumulate_grad_batches=3,
+        gradient_clip_val=0.5,
+        precision="bf16-mixed",
+    )
+    scheduler = scheduler_of(run, callback)
+    assert scheduler.total_steps == 15  # eight batches are three updates
+    assert (scheduler.frozen, scheduler.progress) == (3, 1.0)
+    # the first layer froze with the sixth update, that of batch 16: epochs end an accumulation
+    assert [m[0] for m in module.modes] == [True] * 16 + [False] * 24
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own scheduler", "callback"])
+def test_resumed_run_ends_as_the_uninterrupted_one(own, tmp_path):
+    def callbacks():
+        return [] if own else [FreezeOutCallback(**SETTINGS)]
+
+    keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    whole = Module(own=own)
+    first = fit(whole, *callbacks(), keep, enable_checkpointing=True)
+    saved = tmp_path / "epoch=2.ckpt"  # 24 of 40 steps: two layers are frozen
+    checkpoint = torch.load(saved, weights_only=True)
+    assert len(checkpoint["optimizer_states"][0]["state"]) == 4
+
+    resumed, again = Module(own=own), callbacks()
+    second = fit(resumed, *again, ckpt_path=saved)
+    scheduler = scheduler_of(second, *again)
+    assert same(resumed, whole)
+    assert resumed.modes == [[False, True]] * 16
+    assert (scheduler.frozen, scheduler.progress) == (3, 1.0)
+    states = [run.optimizers[0].state_dict()["state"] for run in (first, second)]
+    assert states[0].keys() == states[1].keys()
+    assert len(states[0]) == 2  # weight and bias of the last layer
+    for name, value in states[0].items():
+        assert all(torch.equal(value[k], states[1][name][k]) for k in value)
+
+    if not own:
+        with pytest.raises(CheckpointError, match=r"t0=0\.4 there but t0=0\.5 here"):
+            fit(Module(), FreezeOutCallback(t0=0.5, spacing="linear"), ckpt_path=saved)
+        # a state that was restored for another purpose does not reach the next fit
+        callback = FreezeOutCallback(**SETTINGS)
+        run = trainer(callbacks=[callback], max_epochs=1)
+        fresh = Module()
+        run.validate(fresh, loader(32), verbose=False, ckpt_path=saved)
+        run.fit(fresh, loader(), loader(32))
+        assert callback.scheduler.last_epoch == 8
+
+
+def test_freezing_alone_leaves_the_rates_to_the_module():
+    class Decaying(Module):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+    callback = FreezeOutCallback(anneal=None, **SETTINGS)
+    run = fit(Decaying(), callback)
+    assert callback.scheduler.frozen == 3
+    assert [g["lr"] for g in run.optimizers[0].param_groups] == [1e-2 * 0.5**5]
+    with pytest.raises(FreezeOutError, match="made ExponentialLR, and FreezeOutCallback would set"):
+        fit(Decaying(), FreezeOutCallback())
+
+
+def test_freezes_are_logged():
+    class Recorder(Logger):
+        name, version = "recorder", 0
+
+        def __init__(self):
+            super().__init__()
+            self.found = []
+
+        def log_metrics(self, metrics, step=None):
+            if "freezeout/frozen" in metrics:
+                self.found.append((step, metrics))
+
+        def log_hyperparams(self, *args, **kwargs):
+            pass
+
+    recorder = Recorder()
+    fit(Module(), FreezeOutCallback(schedule=Schedule(**SETTINGS)), logger=recorder)
+    assert [(step, m["freezeout/frozen"]) for step, m in recorder.found] == [
+        (0, 0.0),
+        (16, 1.0),
+        (24, 2.0),
+        (32, 3.0),
+    ]
+    last = recorder.found[-1][1]
+    assert last["freezeout/progress"] == 0.8
+    assert last["freezeout/frozen_fraction"] == pytest.approx(1 - 34 / 754)
+    assert 0 < last["freezeout/learning_rate"] < 1e-2
+
+
+def test_averaged_weights_are_those_of_the_frozen_layers():
+    averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    module = Module()
+    fit(module, FreezeOutCallback(**SETTINGS), averaging.EMAWeightAveraging(decay=0.5))
+    assert same(module.net[0], by_hand().net[0]) is False  # averaged over the first steps too
+    torch.testing.assert_close(module.net[0].weight, by_hand().net[0].weight, rtol=0, atol=1e-4)
+    assert not module.net[0].weight.requires_grad
+
+
+def test_bad_use_says_what_to_do():
+    class Two(Module):
+        def configure_optimizers(self):
+            return [torch.optim.SGD(part.parameters(), 0.1) for part in (self.net[0], self.net[3])]
+
+    with pytest.raises(FreezeOutError, match=r"drives one optimizer, but .* made 2"):
+        fit(Two(manual=True), FreezeOutCallback())
+    with pytest.raises(FreezeOutError, match="made a FreezeOut, and FreezeOutCallback would make"):
+        fit(Module(own=True), FreezeOutCallback(anneal=None))
+    with pytest.raises(FreezeOutError, match=r"is not known .* FreezeOutCallback\(total_steps="):
+        fit(Module(), FreezeOutCallback(), max_epochs=-1)
+    with pytest.raises(ValueError, match="t0 must lie in"):
+        FreezeOutCallback(t0=1.5)
+    with pytest.raises(TypeError, match="schedule already holds all settings, got more beside it"):
+        FreezeOutCallback(schedule=Schedule(), t0=0.5)
+    with pytest.raises(TypeError, match=r"must be a freezeout.Schedule, got 0\.5"):
+        FreezeOutCallback(schedule=0.5)
+
+
+def test_the_page_runs():
+    run_page("lightning")
+
+
+@pytest.mark.parametrize("callback", [False, True])
+def test_the_example_learns_and_freezes(callback, capsys):
+    accuracy, frozen = load_example("lightning_digits").main(epochs=2, callback=callback)
+    assert frozen == 5
+    assert accuracy > 60
+    assert "net.4.0" in capsys.readouterr().out
+
+
+@pytest.mark.multiprocess
+def test_two_processes_exchange_less_and_train_and_resume_as_one(tmp_path):
+    first, second = launch("lightning_run.py", tmp_path)
+    assert first == second
+    assert first["frozen"] == [3, 3]
+    assert first["exchanged"] == [722] * 16 + [578] * 8 + [306] * 8 + [34] * 8
+    assert first["resumed"] == first["exchanged"][24:]
+    module = Module(norm=False)
+    fit(module, FreezeOutCallback(**SETTINGS))
+    check_weights(tmp_path, module.state_dict(), atol=1e-4)
