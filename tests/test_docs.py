@@ -1,6 +1,7 @@
 """Every example in README and docs is run, every command parsed, every link followed."""
 
 import csv
+import importlib
 import importlib.util
 import json
 import re
@@ -185,3 +186,26 @@ def test_the_benchmark_page_shows_the_committed_predictions():
     assert result["complete"]
     assert result["passed"] == ("fails |" not in page)
     assert result["versions"]["torch"] in page
+
+
+def test_the_benchmark_page_shows_the_committed_tables_of_stacks(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    stack_tables = importlib.import_module("stack_tables")
+    results = [
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}-cpu.json").read_text())
+        for name in ("ddp_step", "compile_run")
+    ]
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert stack_tables.filled(page, stack_tables.tables(*results)) == page
+    assert results[0]["miscounted"] == []
+    for network in results[0]["data_parallel"]:
+        for row in network["rows"]:
+            followed = row["ways"]["followed"]
+            assert f"| {network['model']} | {row['depth']} | {followed['reduced']:,} |" in page
+            assert f"| {followed['ratio']['median']:.2f} (" in page
+    for network in results[1]["networks"]:
+        for run in network["runs"]:
+            freezing = "yes" if run["freezing"] else "no"
+            cells = f"| {run['name']} | {freezing} | {run['graphs']} |"
+            assert f"| {network['network']} {cells}" in page
+            assert f"| {run['seconds']:.1f} | {run['compiling_seconds']:.1f} |" in page

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from freezeout import CheckpointError, CostError, Plan, RunError, plan
+from freezeout import CheckpointError, CostError, Plan, RunError, Schedule, plan
 from freezeout.cli import main
+from freezeout.cli.follow import plan_settings
 from freezeout.training import Observer, RunFolder, Settings, start
 from freezeout.training.checkpoint import load_checkpoint
 from freezeout.training.forecast import LEAST_STEPS, forecast, run_costs
@@ -203,6 +204,16 @@ def test_a_plan_over_another_number_of_steps(tmp_path, costs):
     settings = RunFolder(out).settings()
     assert (settings.t0, settings.spacing, settings.steps) == (0.5, "linear", 8)
     assert RunFolder(out).plan().total_steps == 8
+
+
+def test_a_plan_of_layers_that_freeze_together(tmp_path, costs):
+    schedule = Schedule(t0=0.5, spacing="linear", max_freezes=2)
+    made = Plan(costs, schedule, 15)
+    made.save(tmp_path / "plan.json")
+    settings = plan_settings(Plan.load(tmp_path / "plan.json"), {})
+    assert "max_freezes" not in settings
+    assert settings["times"] == made.freeze_times
+    assert len(set(made.freeze_times)) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 a defect of freezeout itself (with a traceback to report); 2 bad input or a
 run that cannot go on (one line on the error stream); 130 stopped by ``SIGINT`` (all saved, if
-training had begun).
+training had begun). Processes of one run end with the same code, and one of them speaks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from freezeout import __version__
+from freezeout.cli.launcher import End, Launcher
 from freezeout.errors import FreezeOutError
 
 __all__ = ["main"]
@@ -39,23 +40,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if _launched():
+        try:
+            launcher = Launcher(os.environ)
+        except FreezeOutError as error:
+            if os.environ.get("LOCAL_RANK", "0") in ("", "0"):  # nobody can be asked who speaks
+                print(f"freezeout: error: {_one_line(error)}", file=sys.stderr)
+            return 2
+        return launcher.run(lambda launcher: _attempt(arguments, launcher))
+    end = _attempt(arguments)
+    if end.line:
+        print(end.line, file=sys.stderr)
+    return end.code
+
+
+def _launched() -> bool:
+    """Whether a launcher such as torchrun started this process as one of several."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return size.isdecimal() and int(size) > 1
+
+
+def _attempt(arguments: Sequence[str] | None, launcher: Launcher | None = None) -> End:
+    """Does what the words say; how that ended.
+
+    Args:
+        arguments: Words after the program's name; ``None`` for those of the process.
+        launcher: What joins this process to others, for a verb that works in several.
+    """
     try:
         options = _parser().parse_args(arguments)
+        if launcher is not None:
+            _check_verb(options)
+            options.launcher = launcher
         code: int = options.run(options)
     except _UsageError as error:
-        return _fail(str(error))
+        return End(2, str(error), error)
     except FreezeOutError as error:
-        return _fail(f"freezeout: error: {_one_line(error)}")
+        return End(2, f"freezeout: error: {_one_line(error)}", error)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRAS:
             raise
-        return _fail(
+        return End(
+            2,
             f"freezeout: error: the command line needs the package {error.name}, which is not "
-            "installed. Run: pip install 'freezeout[cli]'"
+            "installed. Run: pip install 'freezeout[cli]'",
+            error,
         )
-    except KeyboardInterrupt:
-        return _fail("freezeout: interrupted", code=130)
-    return code
+    except KeyboardInterrupt as error:
+        return End(130, "freezeout: interrupted", error)
+    return End(code)
+
+
+def _check_verb(options: argparse.Namespace) -> None:
+    if not getattr(options, "several", False):
+        raise _UsageError(
+            "freezeout: error: only freezeout train works in several processes, but a launcher "
+            f"started {os.environ['WORLD_SIZE']} (WORLD_SIZE). Run it without torchrun."
+        )
 
 
 _EXTRAS = (
@@ -83,9 +124,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _fail(line: str, code: int = 2) -> int:
-    if os.environ.get("LOCAL_RANK", "0") in ("", "0"):  # one of several processes speaks for all
-        print(line, file=sys.stderr)
-    return code

@@ -39,13 +39,14 @@ def plan_settings(plan: Plan, given: Mapping[str, Any]) -> dict[str, Any]:
         RunError: If they do not.
     """
     schedule = plan.schedule.to_dict()
+    merged = schedule.pop("max_freezes") is not None  # a run has the times that came of it
     for name in (*schedule, "const_time", "epochs"):
         if name in given:
             raise RunError(
                 f"--{name.replace('_', '-')} cannot be given with --plan: schedule and length are "
                 "the plan's. Leave it out (--steps sets another length), or make another plan."
             )
-    times = schedule["times"]
+    times = plan.freeze_times if merged else schedule["times"]
     return {
         **schedule,
         "times": None if times is None else tuple(times),

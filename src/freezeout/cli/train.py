@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freezeout.cli.options import add_settings, add_sources, given_settings, merged_settings
 from freezeout.errors import RunError
 from freezeout.saving import Plan
+
+if TYPE_CHECKING:
+    from freezeout.training.folder import RunFolder
+    from freezeout.training.settings import Settings
 
 __all__ = ["add_parser"]
 
@@ -22,6 +27,7 @@ examples:
   freezeout train --plan runs/plan-digits-resnet-20-1/plan.json   as freezeout plan says
   freezeout train --model mypackage.nets:make_net --data mypackage.data:load    your own
   freezeout train --resume runs/digits-resnet-20-1      go on with an interrupted run
+  torchrun --nproc-per-node 2 -m freezeout train        in two processes, to the same result
 
 Settings are taken from the defaults, then --preset, then --config, then the command line.
 """
@@ -66,23 +72,69 @@ def add_parser(verbs: Any) -> None:
         "steps and more in which something freezes)",
     )
     add_settings(parser.add_argument_group("settings"))
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, several=True)
 
 
 def _run(options: argparse.Namespace) -> int:
-    _refuse_launcher()
     # What only a run needs comes after --help and bad usage have been dealt with.
-    from freezeout.cli.follow import plan_settings, read_plan
     from freezeout.cli.show import DisplayObserver, finish
     from freezeout.report.choose import make_display
-    from freezeout.training.folder import RunFolder, next_free, slug
     from freezeout.training.observer import Observer
+    from freezeout.training.processes import ALONE
     from freezeout.training.run import resume, start
-    from freezeout.training.settings import Settings
     from freezeout.training.tensorboard import TensorBoardObserver
 
+    launcher = getattr(options, "launcher", None)
+    processes = ALONE if launcher is None else launcher.join()
+    chosen = processes.from_main(lambda: _choose(options))
+    folder = chosen.folder
+    observers: list[Observer] = []
+    with ExitStack() as stack:
+        if processes.main:
+            display = make_display(getattr(options, "display", "auto"))
+            observers.append(stack.enter_context(DisplayObserver(display)))
+            if getattr(options, "tensorboard", False):
+                board = TensorBoardObserver(folder.tensorboard)
+                stack.callback(board.close)
+                observers.append(board)
+        if chosen.settings is None:
+            result = resume(folder, chosen.given, observers, processes=processes)
+        else:
+            result = start(
+                chosen.settings,
+                folder,
+                observers,
+                predict=getattr(options, "predict", None),
+                plan=chosen.plan,
+                processes=processes,
+            )
+    processes.from_main(lambda: finish(result, folder))
+    return 130 if result.interrupted else 0
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What to run.
+
+    Attributes:
+        folder: Where.
+        given: Settings that were given on the command line.
+        settings: Those of a new run; ``None`` to go on with the one in the folder.
+        plan: The plan that a new run follows.
+    """
+
+    folder: RunFolder
+    given: dict[str, Any]
+    settings: Settings | None = None
+    plan: Plan | None = None
+
+
+def _choose(options: argparse.Namespace) -> _Choice:
+    from freezeout.cli.follow import plan_settings, read_plan
+    from freezeout.training.folder import RunFolder, next_free, slug
+    from freezeout.training.settings import Settings
+
     given = given_settings(options)
-    followed: Plan | None = None
     resumed: Path | None = getattr(options, "resume", None)
     if resumed is not None:
         for name in ("preset", "config", "out", "plan", "predict"):
@@ -93,41 +145,16 @@ def _run(options: argparse.Namespace) -> int:
                     "settings, its plan and its folder. Leave it out, or start a new run."
                 )
         folder = RunFolder(resumed)
-        settings = folder.settings()
-    else:
-        values = merged_settings(options)
-        if hasattr(options, "plan"):
-            followed = read_plan(options.plan)
-            values = {**values, **plan_settings(followed, given)}
-        settings = Settings.from_dict(values)
-        out = getattr(options, "out", None)
-        stem = slug(f"{settings.data}-{settings.model}")
-        folder = RunFolder(out or next_free(Path("runs"), stem))
-        folder.check_empty()
-
-    with DisplayObserver(make_display(getattr(options, "display", "auto"))) as display:
-        observers: list[Observer] = [display]
-        board = None
-        if getattr(options, "tensorboard", False):
-            board = TensorBoardObserver(folder.tensorboard)
-            observers.append(board)
-        try:
-            if resumed is None:
-                predict = getattr(options, "predict", None)
-                result = start(settings, folder, observers, predict=predict, plan=followed)
-            else:
-                result = resume(folder, given, observers)
-        finally:
-            if board is not None:
-                board.close()
-    finish(result, folder)
-    return 130 if result.interrupted else 0
-
-
-def _refuse_launcher() -> None:
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size.isdecimal() and int(size) > 1:
-        raise RunError(
-            f"freezeout train runs in one process, but a launcher started {size} (WORLD_SIZE). "
-            "Training on several processes is not supported yet: run it without torchrun."
-        )
+        folder.settings()
+        return _Choice(folder, given)
+    followed: Plan | None = None
+    values = merged_settings(options)
+    if hasattr(options, "plan"):
+        followed = read_plan(options.plan)
+        values = {**values, **plan_settings(followed, given)}
+    settings = Settings.from_dict(values)
+    out = getattr(options, "out", None)
+    stem = slug(f"{settings.data}-{settings.model}")
+    folder = RunFolder(out or next_free(Path("runs"), stem))
+    folder.check_empty()
+    return _Choice(folder, given, settings, followed)

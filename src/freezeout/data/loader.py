@@ -44,6 +44,9 @@ class TensorLoader:
         mean: Mean of every channel in [0, 1]. ``None`` measures mean and std of ``images``, which
             is right for training images only: give a test split those of the training split.
         std: Standard deviation of every channel, above 0. Given if and only if ``mean`` is.
+        part: (k, n) yields of every batch only the k-th of n parts, counted from 0 and as equal as
+            possible: all parts of a batch together are the batch. For training in n processes. A
+            part is empty where a batch has fewer than n images.
 
     Raises:
         TypeError: If an argument is of another type.
@@ -71,11 +74,14 @@ class TensorLoader:
         channels_last: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         check_images(images, "images")
         check_labels(labels, len(images), "labels")
         _check_whole("batch_size", batch_size, low=1)
         _check_whole("seed", seed)
+        _check_whole("part[1]", part[1], low=1)
+        _check_whole("part[0]", part[0], low=0, high=part[1] - 1)
         self.augmentation = Augmentation() if augmentation is None else augmentation
         if not isinstance(self.augmentation, Augmentation):
             raise TypeError(
@@ -94,6 +100,7 @@ class TensorLoader:
         self.seed = seed
         self.shuffle = shuffle
         self.channels_last = channels_last
+        self.part = part
         self._size = (images.shape[2], images.shape[3])
         images = images.to(self.device)
         self._images = F.pad(images, (padding,) * 4) if padding else images
@@ -114,6 +121,14 @@ class TensorLoader:
     def __len__(self) -> int:
         """Batches in an epoch."""
         return -(-self.num_images // self.batch_size)
+
+    def images_in(self, batch: int) -> int:
+        """How many images a batch of an epoch has, in all its parts.
+
+        Args:
+            batch: Index of the batch, from 0 to ``len(self) - 1``.
+        """
+        return min(self.batch_size, self.num_images - batch * self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Iterate over the batches of an epoch, from the beginning or from the middle.
@@ -139,9 +154,13 @@ class TensorLoader:
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         order = self._order(epoch)
         crops, flips = self._crops(epoch), self._flips(epoch)
+        number, parts = self.part
         for begin in range(start * self.batch_size, self.num_images, self.batch_size):
             # A lone image left out would be a batch by itself, so it is in no slice.
             chosen = order[begin : begin + self.batch_size]
+            if parts > 1:
+                count = len(chosen)
+                chosen = chosen[count * number // parts : count * (number + 1) // parts]
             pixels = self._images.index_select(0, chosen)
             if crops is not None or flips is not None:
                 pixels = self._augment(

@@ -94,11 +94,13 @@ def step_times(windows: Sequence[Window], points: int = _POINTS) -> list[tuple[i
 
 
 def device_words(trainer: Trainer) -> str:
-    """Where a trainer runs, in words: ``"CPU, 1 thread"`` or the name of a GPU."""
+    """Where a trainer runs, in words: ``"CPU, 1 thread"`` or a GPU's name; how many, if several."""
+    count = trainer.processes.size
+    times = "" if count == 1 else f"{count} x "
     if trainer.device.type == "cuda":
-        return torch.cuda.get_device_name(trainer.device)
+        return times + torch.cuda.get_device_name(trainer.device)
     threads = trainer.settings.threads
-    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{times}CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _predicted_so_far(result: RunResult, costs: Sequence[DepthCost]) -> float | None:
@@ -111,6 +113,7 @@ def _predicted_so_far(result: RunResult, costs: Sequence[DepthCost]) -> float | 
 def _hardware(trainer: Trainer) -> dict[str, Any]:
     return {
         "device": device_words(trainer),
+        "processes": trainer.processes.size,
         "machine": platform.machine(),
         "system": platform.system(),
         "python": sys.version.split()[0],

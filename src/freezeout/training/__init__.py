@@ -6,6 +6,7 @@ Start in `freezeout.training.run`; `trainer` has the loop, `settings` all that c
 from freezeout.training.folder import RunFolder
 from freezeout.training.observer import EpochRecord, Observer, Progress
 from freezeout.training.presets import PRESETS
+from freezeout.training.processes import Processes
 from freezeout.training.run import RunResult, resume, start
 from freezeout.training.settings import Settings
 from freezeout.training.trainer import Trainer
@@ -14,6 +15,7 @@ __all__ = [
     "PRESETS",
     "EpochRecord",
     "Observer",
+    "Processes",
     "Progress",
     "RunFolder",
     "RunResult",

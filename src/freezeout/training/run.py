@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,17 @@ import torch
 from freezeout.data import Dataset, default_augmentation, hold_out, load, shrink
 from freezeout.durations import precise_seconds
 from freezeout.errors import CheckpointError, RunError
-from freezeout.freezing import FreezeEvent
+from freezeout.importing import is_target
 from freezeout.saving import Plan
 from freezeout.training.checkpoint import load_checkpoint, remove_parts, save_checkpoint
 from freezeout.training.folder import RunFolder
 from freezeout.training.forecast import LEAST_STEPS, cost_differences, forecast
-from freezeout.training.observer import Observer, Progress
+from freezeout.training.observer import Observer
+from freezeout.training.processes import ALONE, Processes
 from freezeout.training.settings import Settings
 from freezeout.training.signals import StopSignals
+from freezeout.training.stretch import Stretch, on_machine, tell
+from freezeout.training.synced_norm import local_norms
 from freezeout.training.trainer import Trainer, pick_device
 
 __all__ = ["MOVABLE", "RunResult", "on_machine", "prepare", "resume", "start"]
@@ -109,6 +110,7 @@ def start(
     predict: bool | None = None,
     plan: Plan | None = None,
     dataset: Dataset | None = None,
+    processes: Processes = ALONE,
 ) -> RunResult:
     """Trains from the beginning, in a new or empty folder.
 
@@ -121,6 +123,8 @@ def start(
             something freezes and the run has at least `LEAST_STEPS` steps.
         plan: A plan that `settings` carry out. Its costs are used in place of new ones.
         dataset: The data, if it was prepared before; see `prepare`.
+        processes: Those that train together, all of which call this alike; rank 0 alone writes and
+            tells. They cannot predict: what they exchange is in no measured cost.
 
     Returns:
         The finished or interrupted run; ``SIGINT`` and ``SIGTERM`` end it after the step under way.
@@ -133,11 +137,11 @@ def start(
             "const_time needs a prediction, got predict=False. Leave one of them out: a run is "
             "lengthened by what freezing is predicted to save."
         )
-    folder.check_empty()
-    if dataset is None:
-        _announce(settings, observers)
-    settings, dataset = prepare(settings, dataset)
-    trainer = Trainer(settings, dataset)
+    _check_unpredicted(settings, predict, processes)
+    processes.from_main(folder.check_empty)
+    settings, dataset = _ready(settings, dataset, observers, processes)
+    trainer = Trainer(settings, dataset, processes)
+    _tell_of_norms(trainer, observers)
     if plan is not None:
         plan = _followed(plan, trainer, observers)
     if plan is None:
@@ -146,12 +150,12 @@ def start(
         before, plan = plan.total_steps, plan.lengthened()
         settings = replace(settings, steps=plan.total_steps, const_time=False)
         trainer = Trainer(settings, dataset)
-        _tell(
+        tell(
             observers,
             f"constant time: {plan.total_steps:,} steps with freezing take as long as {before:,} "
             "without",
         )
-    folder.create(settings)
+    processes.from_main(lambda: folder.create(settings))
     if plan is not None:
         folder.write_plan(plan)
     _begin(trainer, folder)
@@ -165,7 +169,10 @@ def _predict(trainer: Trainer, wanted: bool | None, observers: Sequence[Observer
     long = trainer.total_steps >= LEAST_STEPS
     if not (wanted or settings.const_time or (wanted is None and freezes and long)):
         return None
-    _tell(observers, "measuring what a training step costs ...")
+    if trainer.processes.size > 1:
+        tell(observers, "no prediction: what several processes exchange is in no measured cost")
+        return None
+    tell(observers, "measuring what a training step costs ...")
     with on_machine(settings):
         plan = forecast(trainer)
     _tell_plan(plan, observers)
@@ -176,8 +183,10 @@ def _followed(plan: Plan, trainer: Trainer, observers: Sequence[Observer]) -> Pl
     """The plan over the steps of this run; ``None`` if its costs are those of another step."""
     plan.check(trainer.scheduler.layers)
     differences = cost_differences(plan.costs, trainer)
+    if trainer.processes.size > 1:
+        differences = [f"one process in place of {trainer.processes.size}"]
     if differences:
-        _tell(
+        tell(
             observers,
             f"the plan was measured with {'; '.join(differences)}: its schedule is followed, its "
             "prediction does not hold",
@@ -191,7 +200,7 @@ def _followed(plan: Plan, trainer: Trainer, observers: Sequence[Observer]) -> Pl
 def _tell_plan(plan: Plan, observers: Sequence[Observer]) -> None:
     interval = plan.interval
     sure = "" if interval is None else f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
-    _tell(
+    tell(
         observers,
         f"predicted: freezing saves {100 * plan.saving + 0.0:.1f} %{sure} of the training steps' "
         f"time, {precise_seconds(plan.seconds)} in place of "
@@ -199,13 +208,11 @@ def _tell_plan(plan: Plan, observers: Sequence[Observer]) -> None:
     )
 
 
-def _tell(observers: Sequence[Observer], text: str) -> None:
-    for observer in observers:
-        observer.message(text)
-
-
 def _begin(trainer: Trainer, folder: RunFolder) -> None:
     """The first line of the log, and a checkpoint, so that a run killed at once can resume."""
+    state = trainer.state_dict()
+    if not trainer.processes.main:
+        return
     settings = trainer.settings
     folder.log(
         "start",
@@ -217,8 +224,9 @@ def _begin(trainer: Trainer, folder: RunFolder) -> None:
         freeze_steps=list(trainer.scheduler.freeze_steps),
         torch=torch.__version__,
         device=str(trainer.device),
+        processes=trainer.processes.size,
     )
-    save_checkpoint(folder.checkpoint, trainer.state_dict())
+    save_checkpoint(folder.checkpoint, state)
 
 
 def resume(
@@ -227,8 +235,11 @@ def resume(
     observers: Sequence[Observer] = (),
     *,
     dataset: Dataset | None = None,
+    processes: Processes = ALONE,
 ) -> RunResult:
     """Goes on with an interrupted run, to the same bits as if it had never been interrupted.
+
+    On another number of processes it goes on to the same result but for rounding.
 
     Args:
         folder: The folder of the run.
@@ -236,6 +247,7 @@ def resume(
             (`device`, `data_dir`, `checkpoint_minutes`).
         observers: Told of what happens.
         dataset: The data, if it was prepared before; see `prepare`.
+        processes: Those that train together; see `start`.
 
     Returns:
         The finished or again interrupted run.
@@ -243,8 +255,30 @@ def resume(
     Raises:
         FreezeOutError: If there is nothing to resume, it does not fit, or it cannot go on.
     """
+    settings, state = processes.from_main(lambda: _saved(folder, changes or {}))
+    settings, dataset = _ready(settings, dataset, observers, processes)
+    trainer = Trainer(settings, dataset, processes)
+    _tell_of_norms(trainer, observers)
+    if processes.main:
+        remove_parts(folder.path)
+    if state is not None:
+        trainer.load_state_dict(state)
+    if processes.main:
+        folder.rewind_log(-1 if state is None else trainer.step)
+    if state is None:
+        _begin(trainer, folder)
+    else:
+        _note_processes(trainer, len(state.get("generators", [None])), folder, observers)
+    plan = processes.from_main(folder.plan)
+    if plan is not None:
+        plan.check(trainer.scheduler.layers)
+    return _go(trainer, folder, observers, plan)
+
+
+def _saved(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Settings, dict[str, Any] | None]:
+    """Settings to go on with, and the state to go on from; ``None`` if there is none yet."""
     settings = folder.settings()
-    for name, value in (changes or {}).items():
+    for name, value in changes.items():
         if name not in MOVABLE and value != getattr(settings, name):
             raise CheckpointError(
                 f"the run in {folder.path} has {name}={getattr(settings, name)!r}, got {value!r}. "
@@ -255,27 +289,78 @@ def resume(
     state = load_checkpoint(folder.checkpoint) if begun else None
     if state is not None:
         _check_same(folder, settings, state.get("settings"))
+    return replace(settings, **changes), state
+
+
+def _ready(
+    settings: Settings,
+    dataset: Dataset | None,
+    observers: Sequence[Observer],
+    processes: Processes,
+) -> tuple[Settings, Dataset]:
+    """`prepare` in one process or several, which must come to the same."""
     if dataset is None:
         _announce(settings, observers)
-    settings, dataset = prepare(replace(settings, **dict(changes or {})), dataset)
-    trainer = Trainer(settings, dataset)
-    remove_parts(folder.path)
-    if state is not None:
-        trainer.load_state_dict(state)
-        folder.rewind_log(trainer.step)
-    else:
-        folder.rewind_log(-1)
-        _begin(trainer, folder)
-    plan = folder.plan()
-    if plan is not None:
-        plan.check(trainer.scheduler.layers)
-    return _go(trainer, folder, observers, plan)
+    if processes.size == 1:
+        return prepare(settings, dataset)
+    settings, dataset = processes.in_turn(lambda: prepare(settings, dataset))
+    if is_target(settings.data):
+        sums = processes.gather_objects(_check_sum(dataset))
+        other = next((rank for rank, found in enumerate(sums) if found != sums[0]), None)
+        if other is not None:
+            raise RunError(
+                f"{settings.data} gives other data in process {other} than in process 0. It must "
+                "return the same at every call: seed what it draws, and sort what it lists."
+            )
+    return processes.from_main(lambda: settings), dataset
+
+
+def _check_sum(dataset: Dataset) -> int:
+    total = 0
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        total = zlib.crc32(getattr(dataset, name).contiguous().numpy(), total)
+    return total
+
+
+def _check_unpredicted(settings: Settings, predict: bool | None, processes: Processes) -> None:
+    asked = "const_time" if settings.const_time else "predict" if predict else None
+    if asked is not None and processes.size > 1:
+        raise RunError(
+            f"{asked} needs measured costs, which are those of one process, got {processes.size}: "
+            "what several exchange is in none of them. Leave it out, or run in one process."
+        )
+
+
+def _tell_of_norms(trainer: Trainer, observers: Sequence[Observer]) -> None:
+    found = local_norms(trainer.model) if trainer.processes.size > 1 else []
+    if found:
+        tell(
+            observers,
+            f"{', '.join(found)} normalises in each process by itself, so the result depends on "
+            "how many there are",
+        )
+
+
+def _note_processes(
+    trainer: Trainer, before: int, folder: RunFolder, observers: Sequence[Observer]
+) -> None:
+    """Tells and logs that a run goes on in another number of processes."""
+    now = trainer.processes.size
+    if now == before or trainer.finished:
+        return
+    tell(
+        observers,
+        f"goes on in {now} process{'' if now == 1 else 'es'}, after {before}: the same result but "
+        "for rounding",
+    )
+    if trainer.processes.main:
+        folder.log("resume", step=trainer.step, processes=now)
 
 
 def _announce(settings: Settings, observers: Sequence[Observer]) -> None:
     """Reading or fetching a large data set takes a while."""
     if settings.data != "digits":
-        _tell(observers, f"reading {settings.data} ...")
+        tell(observers, f"reading {settings.data} ...")
 
 
 def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
@@ -297,137 +382,13 @@ def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
 def _go(
     trainer: Trainer, folder: RunFolder, observers: Sequence[Observer], plan: Plan | None
 ) -> RunResult:
-    stretch = _Stretch(trainer, folder, observers)
+    stretch = Stretch(trainer, folder, observers)
     remove = trainer.scheduler.freezer.add_listener(stretch.note_freeze)
     try:
         stop = threading.Event()
-        with on_machine(trainer.settings), StopSignals(stop):
+        once = trainer.processes.size > 1  # a launcher repeats itself
+        with on_machine(trainer.settings), StopSignals(stop, once=once):
             stretch.train(stop)
     finally:
         remove()
     return RunResult(trainer, not trainer.finished, stretch.seconds(), plan)
-
-
-@contextmanager
-def on_machine(settings: Settings) -> Iterator[None]:
-    """Threads and kernels as the settings want them; as before on leaving."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads or threads)
-    exact = settings.deterministic
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class _Stretch:
-    """One stretch of a run, from start or resume to its end or interruption."""
-
-    def __init__(self, trainer: Trainer, folder: RunFolder, observers: Sequence[Observer]) -> None:
-        self.trainer = trainer
-        self.folder = folder
-        self.observers = observers
-        self._begun = time.monotonic()
-        self._before = trainer.elapsed
-        self._saved_at = self._begun
-        self._saved_seconds: float | None = trainer.clock.saved_seconds()
-        self._computed_at = self._begun
-
-    def seconds(self) -> float:
-        """Wall seconds of the run so far."""
-        held_up = sum(observer.waited for observer in self.observers)
-        return self._before + time.monotonic() - self._begun - held_up
-
-    def note_freeze(self, event: FreezeEvent) -> None:
-        """Logs and passes on that a layer froze."""
-        kind = "freeze" if event.frozen else "unfreeze"
-        self.folder.log(kind, step=event.step, index=event.index, name=event.name)
-        self._computed_at = -math.inf  # what is shown next counts anew
-        for observer in self.observers:
-            observer.freeze(event)
-
-    def train(self, stop: threading.Event) -> None:
-        """Trains to the end, or until a signal asks to stop."""
-        trainer, settings = self.trainer, self.trainer.settings
-        schedule = trainer.scheduler
-        for observer in self.observers:
-            observer.start(
-                settings.title,
-                schedule.layers.names,
-                schedule.freeze_steps,
-                trainer.total_steps,
-                trainer.epochs,
-                trainer.step,
-            )
-        while not trainer.finished:
-            if not self._epoch(stop):
-                break
-            record = trainer.finish_epoch()
-            self._saved_seconds = record.saved_seconds
-            self.folder.log("epoch", **asdict(record))
-            for observer in self.observers:
-                observer.epoch(record)
-            self.save()
-            if stop.is_set():
-                break
-        if stop.is_set() and not trainer.finished:
-            _tell(
-                self.observers,
-                f"stopped after step {trainer.step} of {trainer.total_steps}, all saved; "
-                f"go on with: freezeout train --resume {self.folder.path}",
-            )
-        self.folder.log("end", step=trainer.step, finished=trainer.finished, seconds=self.seconds())
-
-    def save(self) -> None:
-        """Writes a checkpoint."""
-        self.trainer.elapsed = self.seconds()
-        save_checkpoint(self.folder.checkpoint, self.trainer.state_dict())
-        self._saved_at = time.monotonic()
-
-    def _epoch(self, stop: threading.Event) -> bool:
-        """Takes the steps left in the epoch; False if a signal cut it short."""
-        trainer, clock = self.trainer, self.trainer.clock
-        every = 60.0 * trainer.settings.checkpoint_minutes
-        batches = trainer.batches()
-        while True:
-            frozen = trainer.frozen
-            clock.begin_step(frozen)
-            batch = next(batches, None)
-            if batch is None:
-                clock.close(trainer.step)
-                return True
-            trainer.take_step(*batch)
-            clock.end_step()
-            stopping = stop.is_set()
-            save = time.monotonic() - self._saved_at > every
-            if clock.full or frozen != trainer.frozen or stopping or save:
-                clock.close(trainer.step)
-                trainer.read()
-                self._tell_progress()
-            if stopping and trainer.batch < trainer.epoch_steps:
-                self.save()
-                return False
-            if save:
-                self.save()
-
-    def _tell_progress(self) -> None:
-        if not self.observers:
-            return
-        trainer, now = self.trainer, time.monotonic()
-        # Medians over all steps so far: not at every step, and the less often the more there are.
-        if now - self._computed_at > max(1.0, len(trainer.clock) / 2000):
-            self._saved_seconds = trainer.clock.saved_seconds()
-            self._computed_at = now
-        pace = trainer.clock.pace()
-        progress = Progress(
-            step=trainer.step,
-            epoch=trainer.epoch + 1,
-            loss=trainer.running_loss,
-            accuracy=100.0 - trainer.running_error,
-            frozen=trainer.frozen,
-            seconds_left=None if pace is None else pace * (trainer.total_steps - trainer.step),
-            saved_seconds=self._saved_seconds,
-        )
-        for observer in self.observers:
-            observer.progress(progress)

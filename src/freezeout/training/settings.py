@@ -81,7 +81,7 @@ class Settings:
         "(the paper's constant-time mode)",
         kind=bool,
     )
-    batch_size: int = _setting(50, "images a step, at least 1", kind=int)
+    batch_size: int = _setting(50, "images a step, of all processes together, at least 1", kind=int)
     optimizer: OptimizerName = _setting("sgd", "optimizer", choices=get_args(OptimizerName))
     lr: float = _setting(0.1, "base learning rate, above 0", kind=float)
     momentum: float = _setting(0.9, "momentum of SGD (AdamW: beta1), in [0, 1)", kind=float)
@@ -119,7 +119,10 @@ class Settings:
         None, "CPU threads, at least 1 (default: torch's); part of the result's last bits", kind=int
     )
     deterministic: bool = _setting(
-        True, "on a GPU: only cuDNN kernels that give the same bits every time", kind=bool
+        True,
+        "the same bits every time: on a GPU by the choice of cuDNN kernels, in three processes and "
+        "more by adding gradients in a fixed order",
+        kind=bool,
     )
     seed: int = _setting(0, "seed of weights, order and augmentation, at least 0", kind=int)
     evaluate_every: int = _setting(1, "test after every so many epochs, at least 1", kind=int)

@@ -17,13 +17,17 @@ class StopSignals:
 
     Args:
         stop: Set when a signal comes.
+        once: Ignore a second signal, and all others to the end of the process: one of several
+            processes gets signals from its launcher too, which must not cut short the saving. The
+            launcher kills what does not end.
 
     Attributes:
         received: Whether one has come.
     """
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, *, once: bool = False) -> None:
         self._stop = stop
+        self._once = once
         self._previous: dict[signal.Signals, Any] = {}
         self.received = False
 
@@ -48,5 +52,5 @@ class StopSignals:
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self._once and self.received else handler)
         self._previous.clear()

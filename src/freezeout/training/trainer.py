@@ -15,24 +15,28 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
 
-from freezeout import models
-from freezeout.data import Augmentation, Dataset, TensorLoader, channel_statistics
+from freezeout.data import Dataset
 from freezeout.errors import CheckpointError, DivergenceError, RunError
-from freezeout.importing import is_target
 from freezeout.layers import Layers, split_layers
 from freezeout.reference import RateOnly
 from freezeout.scheduler import FreezeOut
+from freezeout.training.assembly import (
+    build_loaders,
+    build_model,
+    build_optimizer,
+    device_of,
+    own_network,
+    pick_device,
+)
 from freezeout.training.clock import StepClock
+from freezeout.training.exchange import draw_apart, random_states, restore_random, spread
 from freezeout.training.memory import MemoryMeter
 from freezeout.training.observer import EpochRecord
-from freezeout.training.own import OwnNetwork
+from freezeout.training.processes import ALONE, Processes
 from freezeout.training.settings import Settings
 
 __all__ = ["Trainer", "build_optimizer", "pick_device"]
-
-_TEST_BATCH = 250
 
 
 @dataclass
@@ -50,12 +54,19 @@ class Trainer:
     Construction seeds torch's global generator, builds everything and takes no step. A network of
     the user's own is cut into layers in the order of execution, for which it runs once.
 
+    Several processes, each with a trainer of its own, train one network: they share out every
+    batch and add up their gradients, and all end a step with the same weights. What `state_dict`
+    returns fits any number of processes.
+
     Args:
         settings: What to train and how; `padding` and `flip` must be resolved.
         dataset: The data.
+        processes: Who this process is among those that train together. All of them must construct
+            a trainer and call its methods alike.
 
     Attributes:
         model: The network.
+        network: The same, as it is called in training: wrapped where processes train together.
         total_steps: Length of the run in optimizer steps.
         epochs: Length of the run in epochs; the last one is cut short where `steps` says so.
         scheduler: The `FreezeOut` scheduler, with layers and freezer; for a control `RateOnly`.
@@ -69,28 +80,38 @@ class Trainer:
         RunError: If network, data and settings do not fit together.
     """
 
-    def __init__(self, settings: Settings, dataset: Dataset) -> None:
+    def __init__(self, settings: Settings, dataset: Dataset, processes: Processes = ALONE) -> None:
         self.settings = settings
-        self.device = pick_device(settings.device)
+        self.processes = processes
+        self.device = device_of(settings.device, processes)
         torch.manual_seed(settings.seed)
-        self._own = _own_network(settings, dataset)
-        model = _build_model(settings, dataset)
+        self._own = own_network(settings, dataset)
+        model = build_model(settings, dataset)
         self.model = (
             model.to(self.device) if self._own is None else self._own.move(model, self.device)
         )
         if settings.channels_last:
             cast("Any", self.model).to(memory_format=torch.channels_last)  # missing from its types
-        self.train_data, self.test_data = _loaders(settings, dataset, self.device)
+        self.train_data, self.test_data = build_loaders(settings, dataset, self.device, processes)
         whole = settings.epochs * len(self.train_data)
         self.total_steps = whole if settings.steps is None else settings.steps
         self.epochs = -(-self.total_steps // len(self.train_data))
         layers = self._cut(dataset)
         self.optimizer = build_optimizer(settings, self.model)
+        self.network = self.model
+        if processes.size > 1:
+            self.network = spread(
+                self.model,
+                self.device,
+                unused=bool(layers.idle),
+                same_bits=settings.deterministic,
+            )
+            draw_apart(settings.seed, processes)
         try:
             kind = FreezeOut if settings.freeze else RateOnly
             self.scheduler: FreezeOut | RateOnly = kind(
                 self.optimizer,
-                self.model,
+                self.network,
                 self.total_steps,
                 schedule=settings.schedule,
                 layers=layers,
@@ -145,28 +166,36 @@ class Trainer:
     def take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One optimizer step. `read` collects loss and accuracy, so that a GPU is not held up."""
         with self._autocast():
-            logits = self._logits(images)
-            loss = F.cross_entropy(logits, labels)
+            logits = self._logits(self.network, images)
+            loss = self._loss(logits, labels)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step()
         correct = (logits.detach().argmax(1) == labels).sum()
-        self._unread.append((loss.detach(), correct, len(labels)))
+        self._unread.append((loss.detach(), correct, self._images(labels)))
         self.step += 1
         self.batch += 1
 
-    def read(self) -> None:
+    def read(self, *wishes: bool) -> tuple[bool, ...]:
         """Adds losses and accuracies of the latest steps to the sums of the epoch.
+
+        Args:
+            wishes: What this process wants, such as to stop. They travel with the losses, because
+                every message between processes takes time.
+
+        Returns:
+            For each wish whether any process has it.
 
         Raises:
             DivergenceError: If a loss is not finite; it names the first such step.
         """
         if not self._unread:
-            return
+            return self.processes.any(*wishes)
         values = torch.stack([torch.stack((loss, c.to(loss))) for loss, c, _ in self._unread])
         first = self.step - len(self._unread) + 1
-        for i, (loss, correct) in enumerate(values.tolist()):
+        results, wanted = self._summed(values, wishes)
+        for i, (loss, correct) in enumerate(results):
             if not math.isfinite(loss):
                 raise _diverged(first + i, f"the loss became {loss}")
             size = self._unread[i][2]
@@ -174,6 +203,7 @@ class Trainer:
             self._sums.correct += round(correct)
             self._sums.images += size
         self._unread.clear()
+        return wanted
 
     def finish_epoch(self) -> EpochRecord:
         """Tests where it is due, and closes the epoch.
@@ -182,7 +212,7 @@ class Trainer:
             DivergenceError: If the weights or the test loss are not finite.
         """
         self.read()
-        memory = self.meter.peak()  # before testing, which needs some of its own
+        memory = self._peak()  # before testing, which needs some of its own
         self.check_finite()
         number = self.epoch + 1
         due = number % self.settings.evaluate_every == 0 or number == self.epochs
@@ -213,12 +243,14 @@ class Trainer:
         with torch.no_grad():
             for images, labels in self.test_data.epoch(0):
                 with self._autocast():
-                    logits = self._logits(images)
+                    logits = self._logits(self.model, images)
                     loss += F.cross_entropy(logits, labels, reduction="sum")
                 correct += (logits.argmax(1) == labels).sum()
         self.model.train()
         count = self.test_data.num_images
-        return float(loss) / count, 100.0 * (1.0 - int(correct) / count)
+        found = self.processes.gather((float(loss), int(correct)))
+        total, right = (sum(column) for column in zip(*found, strict=True))
+        return total / count, 100.0 * (1.0 - right / count)
 
     def check_finite(self) -> None:
         """Raises `DivergenceError` if a weight or buffer is not finite."""
@@ -236,6 +268,9 @@ class Trainer:
         self.read()
         self.check_finite()
         cuda = self.device.type == "cuda"
+        several = {}
+        if self.processes.size > 1:
+            several["generators"] = random_states(self.device, self.processes)
         return {
             "settings": self.settings.to_dict(),
             "model": self.model.state_dict(),
@@ -250,6 +285,7 @@ class Trainer:
             "history": [asdict(record) for record in self.history],
             "clock": self.clock.state_dict(),
             "elapsed": self.elapsed,
+            **several,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -262,9 +298,14 @@ class Trainer:
             self.scheduler.load_state_dict(state["scheduler"])  # freezes first, then loads
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["generator"])
-            if state["device_generator"] is not None and self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["device_generator"], self.device)
+            first = (state["generator"], state["device_generator"])
+            restore_random(
+                state.get("generators", [first]),
+                self.device,
+                self.processes,
+                seed=self.settings.seed,
+                step=state["step"],
+            )
             self.clock.load_state_dict(state["clock"])
             position = state["step"], state["epoch"], state["batch"]
             if not all(type(number) is int and number >= 0 for number in position):
@@ -289,11 +330,41 @@ class Trainer:
                 "with."
             ) from error
 
-    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+    def _logits(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         if self._own is not None:
-            return self._own.logits(self.model, images)
-        logits: torch.Tensor = self.model(images)
+            return self._own.logits(network, images)
+        logits: torch.Tensor = network(images)
         return logits
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean loss over a batch; the share of this process in it where there are several."""
+        if self.processes.size == 1:
+            return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, labels, reduction="sum") / self._images(labels)
+
+    def _images(self, labels: torch.Tensor) -> int:
+        """Images in the batch at hand, in all processes."""
+        alone = self.processes.size == 1
+        return len(labels) if alone else self.train_data.images_in(self.batch)
+
+    def _summed(
+        self, values: torch.Tensor, wishes: tuple[bool, ...]
+    ) -> tuple[list[list[float]], tuple[bool, ...]]:
+        """Loss and correct images of each step over all processes, and what any of them wants."""
+        if self.processes.size == 1:
+            return values.tolist(), wishes
+        if self.device.type == "cuda":
+            self.processes.meet()  # where one is gone, that shows here; on the GPU it would hang
+        rows = self.processes.gather([*values.flatten().tolist(), *wishes])
+        added = [sum(column) for column in zip(*rows, strict=True)]  # in the order of ranks
+        results = [added[2 * i : 2 * i + 2] for i in range(len(values))]
+        return results, tuple(count > 0 for count in added[2 * len(values) :])
+
+    def _peak(self) -> int | None:
+        """Peak of memory of the process that needs most."""
+        own = self.meter.peak()
+        most = max(row[0] for row in self.processes.gather([-1 if own is None else own]))
+        return None if most < 0 else int(most)
 
     def _cut(self, dataset: Dataset) -> Layers:
         """The layers: of a built-in network as defined, of the user's own as executed."""
@@ -309,102 +380,6 @@ class Trainer:
         if self.settings.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a setting.
-
-    Args:
-        name: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-
-    Raises:
-        RunError: If it is a GPU that is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise RunError(
-            f"device {name!r} is not there: torch sees {count} CUDA devices. "
-            "Give --device cpu, or install a torch that matches the driver."
-        )
-    return device
-
-
-def _own_network(settings: Settings, dataset: Dataset) -> OwnNetwork | None:
-    own = is_target(settings.model)
-    return OwnNetwork(settings.model, dataset.num_classes) if own else None
-
-
-def _build_model(settings: Settings, dataset: Dataset) -> nn.Module:
-    try:
-        return models.build(
-            settings.model,
-            num_classes=dataset.num_classes,
-            in_channels=dataset.channels,
-            image_size=dataset.image_size,
-        )
-    except (ValueError, TypeError) as error:
-        raise RunError(str(error)) from error
-
-
-def _loaders(
-    settings: Settings, dataset: Dataset, device: torch.device
-) -> tuple[TensorLoader, TensorLoader]:
-    if settings.padding is None or settings.flip is None:
-        raise ValueError("padding and flip must be resolved before training; see resolve().")
-    mean, std = channel_statistics(dataset.train_images)
-    try:
-        train = TensorLoader(
-            dataset.train_images,
-            dataset.train_labels,
-            batch_size=settings.batch_size,
-            device=device,
-            seed=settings.seed,
-            augmentation=Augmentation(padding=settings.padding, flip=settings.flip),
-            channels_last=settings.channels_last,
-            mean=mean,
-            std=std,
-        )
-    except (ValueError, TypeError) as error:
-        raise RunError(str(error)) from error
-    sizes = {settings.batch_size, train.num_images % settings.batch_size or settings.batch_size}
-    if min(*sizes, train.num_images) < 2:
-        raise RunError(
-            f"every training batch must hold at least 2 images, got batch_size="
-            f"{settings.batch_size} for {train.num_images} images: BatchNorm cannot normalise one. "
-            "Use larger batches or more training images."
-        )
-    test = TensorLoader(
-        dataset.test_images,
-        dataset.test_labels,
-        batch_size=_TEST_BATCH,
-        device=device,
-        shuffle=False,
-        channels_last=settings.channels_last,
-        mean=mean,
-        std=std,
-    )
-    return train, test
-
-
-def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
-    """The optimizer of the settings, for all parameters of a model."""
-    if settings.optimizer == "adamw":
-        return AdamW(
-            model.parameters(),
-            lr=settings.lr,
-            betas=(settings.momentum, 0.999),
-            weight_decay=settings.weight_decay,
-        )
-    return SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
 
 
 def _diverged(step: int, what: str) -> DivergenceError:
