@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import time
 import warnings
 from contextlib import nullcontext
 from typing import Any
@@ -14,7 +15,16 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from freezeout import FreezeOut, Freezer, Schedule, distributed, split_layers, unfreeze
+from freezeout import (
+    CostError,
+    FreezeOut,
+    Freezer,
+    Schedule,
+    distributed,
+    measure_costs,
+    split_layers,
+    unfreeze,
+)
 from freezeout import _reducer as reducer_module
 
 STEPS = 10
@@ -282,14 +292,20 @@ def refuses_hooks_of_its_own(rank: int) -> list[str]:
 
 def disagree(rank: int, late: bool) -> dict[str, Any]:
     """One rank wants something else, or does not come at all."""
-    model = plain_net()
+    # After a disagreement about a model nothing can be agreed on again: take one of other names.
+    model = (
+        nn.Sequential(*plain_net(), nn.Identity(), nn.Linear(3, 3))
+        if late
+        else nn.Sequential(*plain_net(), nn.Linear(3, 3))
+    )
     wrapper = DistributedDataParallel(model)
     freezer = Freezer(split_layers(model))
     freezer.follow(wrapper, timeout=1.0 if late else 20.0)
     said = ""
     try:
-        if not (late and rank == 1):
-            freezer.set_depth(2 if rank else 1, step=7)
+        if late and rank == 1:
+            time.sleep(2.5)
+        freezer.set_depth(2 if rank and not late else 1, step=7)
     except distributed.DistributedError as error:
         said = str(error)
     dist.barrier()
@@ -326,3 +342,120 @@ def unfreeze_and_count(model: nn.Module, wrapper: DistributedDataParallel) -> in
     rewrapped(torch.zeros(4, 6)).sum().backward()
     model.zero_grad()
     return counter.now
+
+
+def late_first(rank: int) -> str:
+    """Rank 0 comes when the other has given up: it must not go on alone."""
+    model = nn.Sequential(*plain_net(), nn.Tanh(), nn.Tanh(), nn.Linear(3, 3))
+    wrapper = DistributedDataParallel(model)
+    freezer = Freezer(split_layers(model))
+    freezer.follow(wrapper, timeout=0.5)
+    if rank == 0:
+        time.sleep(2.0)
+    try:
+        freezer.set_depth(1)
+    except distributed.DistributedError as error:
+        return str(error)
+    return f"froze {freezer.depth}"
+
+
+class Halves(nn.Module):
+    """A body and a head, either of which may be wrapped by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = plain_net()
+        self.body = net[:3]
+        self.head = net[3]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+def in_parts(rank: int, when: str) -> dict[str, Any]:
+    """The wrapper is around a part of the model, made before or after the scheduler."""
+    model = Halves()
+    counter = Counter()
+
+    def wrap() -> DistributedDataParallel:
+        body = DistributedDataParallel(model.body)
+        body.register_comm_hook(None, counter.hook)
+        model.body = body
+        return body
+
+    body = wrap() if when == "before" else None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=SCHEDULE)
+    body = wrap() if body is None else body
+    seen: dict[str, Any] = {"weights": [], "reduced": [], "depths": []}
+    for step in range(STEPS):
+        counter.now = 0
+        x, y = (part(rank, whole) for whole in batch(step))
+        F.cross_entropy(model(x), y).backward()
+        for p in model.head.parameters():  # the other part is averaged by hand
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        seen["reduced"].append(counter.now)
+        seen["depths"].append(scheduler.frozen)
+        seen["weights"].append(flat(model.parameters()))
+    scheduler.freezer.unfreeze()
+    counter.now = 0
+    model(part(rank, batch(0)[0])).sum().backward()
+    seen["thawed"] = counter.now
+    return seen
+
+
+def second_wrapper(rank: int, frozen_heap: bool) -> dict[str, Any]:
+    """A second wrapper around the same model is the one that is used."""
+    model = plain_net()
+    first = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = FreezeOut(optimizer, first, STEPS, schedule=SCHEDULE)
+    second = distributed.rewrap(first)
+    counter = Counter()
+    second.register_comm_hook(None, counter.hook)
+    if frozen_heap:
+        gc.freeze()  # hides what is there from the collector's search
+    seen: dict[str, Any] = {"weights": [], "reduced": []}
+    try:
+        for step in range(STEPS):
+            counter.now = 0
+            x, y = (part(rank, whole) for whole in batch(step))
+            F.cross_entropy(second(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+            seen["reduced"].append(counter.now)
+            seen["weights"].append(flat(model.parameters()))
+        seen["hidden"] = gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    return seen
+
+
+def of_some_ranks(rank: int) -> dict[str, Any]:
+    """Each rank trains a network of its own, in a group of one, and freezes when it likes."""
+    groups = [dist.new_group([r]) for r in range(dist.get_world_size())]
+    model = plain_net()
+    wrapper = DistributedDataParallel(model, process_group=groups[rank])
+    freezer = Freezer(split_layers(model))
+    freezer.follow(timeout=2.0)
+    for depth in range(1, 2 + rank):
+        freezer.set_depth(depth)
+        wrapper(batch(0)[0]).sum().backward()
+    return {"depth": freezer.depth, "reduced": distributed.reduced_elements(wrapper)}
+
+
+def costs_of_a_wrapped_model(rank: int) -> str:
+    model = plain_net()
+    wrapper = DistributedDataParallel(model)
+    try:
+        measure_costs(model, batch(0)[0])
+    except CostError as error:
+        return str(error)
+    finally:
+        del wrapper
+    return ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,6 +113,67 @@ def test_it_is_not_refused_where_nothing_freezes() -> None:
     FreezeOut(torch.optim.SGD(model.parameters(), lr=0.1), model, STEPS, t0=1.0)
     assert hooks(model) == 0
     loss_of(model, 0)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("how", ["in parts", "a dry run", "later", "a compiled head"])
+def test_what_the_first_pass_does_not_show_is_refused_after_a_freeze(how: str) -> None:
+    on = how != "later"
+    model = Blocks(lambda run, x: checkpoint(run, x, use_reentrant=True) if on else run(x))
+    if how == "a compiled head":
+        model.head.compile(backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+    if how == "a dry run":
+        loss_of(model.eval(), 0)
+        model.train()
+    x, y = make_batch("matrix", 0)
+
+    def forward() -> torch.Tensor:
+        return Blocks.forward(model, x) if how == "in parts" else model(x)
+
+    if how in ("in parts", "later"):  # here only the freeze brings it to light
+        F.cross_entropy(forward(), y).backward()
+        optimizer.step()
+        scheduler.step(4)
+        assert scheduler.frozen == 1
+        on = True
+    with pytest.raises(FreezeOutError, match=r"use_reentrant=True\. Behind frozen layers"):
+        forward()
+    assert hooks(model) == (2 if how == "in parts" else 0)  # still waiting for its own forward
+
+
+def test_a_failed_first_pass_leaves_no_more_hooks_than_one() -> None:
+    model = make_net()
+    FreezeOut(torch.optim.SGD(model.parameters(), lr=0.1), model, STEPS, schedule=LINEAR)
+    found = []
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="mat1 and mat2"):
+            model(torch.ones(2, 5))
+        found.append(hooks(model))
+    assert found[0] == found[2]
+    loss_of(model, 0)
+    assert hooks(model) == 0
+
+
+def test_scripted_parts_are_no_obstacle() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.Tanh()))
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 3))
+    holder = nn.ModuleDict({"first": model, "spare": scripted})
+    holder.forward = lambda x: model(x)  # type: ignore[method-assign]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(
+        optimizer,
+        holder,
+        STEPS,
+        schedule=LINEAR,
+        layers=["first.0", "first.2", ("first.3", "spare")],
+    )
+    loss_of(holder, 0).backward()
+    assert hooks(holder) == 0
+    assert scheduler.frozen == 0
 
 
 def test_the_first_look_takes_its_hooks_away() -> None:
@@ -263,6 +326,50 @@ def test_two_optimizers_freeze_as_one_in_any_order(interleaved: bool) -> None:
     assert all(p not in o.state for o in optimizers for p in model[:3].parameters())
 
 
+def test_both_resume_where_one_has_run_out_of_layers() -> None:
+    def build() -> tuple[nn.Module, list[torch.optim.Optimizer], list[FreezeOut]]:
+        model = make_net()
+        early = torch.optim.AdamW(model[0].parameters(), lr=0.02)
+        late = torch.optim.SGD(model[1:].parameters(), lr=0.1)
+        first = FreezeOut(early, model, STEPS, schedule=LINEAR)
+        return model, [early, late], [first, FreezeOut(late, model, STEPS, together_with=first)]
+
+    def go(parts: Any, start: int, stop: int) -> None:
+        model, optimizers, schedulers = parts
+        for step in range(start, stop):
+            loss_of(model, step).backward()
+            for optimizer in optimizers:
+                if is_active(optimizer):
+                    optimizer.step()
+            model.zero_grad()
+            for scheduler in schedulers:
+                scheduler.step()
+
+    whole = build()
+    go(whole, 0, 8)
+    assert whole[2][1].frozen == 2  # and the first stopped counting at 4
+    again = build()
+    for old, new in zip(
+        (*whole[2], whole[0], *whole[1]), (*again[2], again[0], *again[1]), strict=True
+    ):
+        new.load_state_dict(old.state_dict())
+    assert again[2][0].frozen == again[2][1].frozen == 2
+    for parts in (whole, again):
+        go(parts, 8, STEPS)
+    for a, b in zip(whole[0].parameters(), again[0].parameters(), strict=True):
+        assert torch.equal(bits(a), bits(b))
+
+
+def test_what_the_second_leaves_out_is_as_in_the_first() -> None:
+    model = make_net()
+    muon, adamw = two(model)
+    first = FreezeOut(muon, model, STEPS, schedule=LINEAR)
+    second = FreezeOut(adamw, model, STEPS, together_with=first, warmup_steps=2, scale_cap=1.5)
+    assert second.schedule == replace(LINEAR, warmup_steps=2, scale_cap=1.5)
+    assert second.freeze_steps == first.freeze_steps
+    assert second.factors_at(0)[0] < first.factors_at(0)[0]
+
+
 def test_what_two_optimizers_must_agree_on() -> None:
     model = make_net()
     first_optimizer, second_optimizer = two(model)
@@ -271,6 +378,8 @@ def test_what_two_optimizers_must_agree_on() -> None:
         FreezeOut(second_optimizer, model, STEPS, schedule=LINEAR)
     with pytest.raises(TypeError, match="together_with must be the FreezeOut of the other"):
         FreezeOut(second_optimizer, model, STEPS, together_with=first_optimizer)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="together_with drives the same optimizer"):
+        FreezeOut(first_optimizer, model, STEPS, together_with=first)
     with pytest.raises(TypeError, match="layers and example are those of together_with"):
         FreezeOut(second_optimizer, model, STEPS, together_with=first, layers=first.layers)
     with pytest.raises(ValueError, match=r"layer 0 is to freeze after 8 updates here and after 4"):

@@ -14,7 +14,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, split_layers
-from freezeout.compiled import Region, crowded, graphs_of, recompile_trouble, regions
+from freezeout.compiled import Graphs, Region, graphs_of, recompile_trouble, regions
 
 pytestmark = [  # of torch.compile itself
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
@@ -164,9 +164,10 @@ def test_too_many_freezes_are_announced_with_what_to_do() -> None:
     assert str(caught[0].message) == (
         f"torch.compile keeps {LIMIT} graphs of Net.forward and then runs it uncompiled, but "
         "freezing takes up to 22, with evaluations between: it is compiled as a whole, so every "
-        "freeze needs another one. Compile each block by itself (block.compile()), let several "
-        "layers freeze at a time (max_freezes=...), or allow more: torch.compile(..., "
-        "recompile_limit=44), before PyTorch 2.13 torch._dynamo.config.recompile_limit = 44."
+        "freeze needs another one. Compile each block by itself (block.compile()) where blocks are "
+        "alike, let several layers freeze at a time (max_freezes=...), or allow more: "
+        "torch.compile(..., recompile_limit=44), before PyTorch 2.13 "
+        "torch._dynamo.config.recompile_limit = 44."
     )
     assert caught[0].filename == __file__
 
@@ -216,7 +217,37 @@ def test_a_limit_that_fills_is_noticed_at_the_freeze() -> None:
             scheduler.step()
         caught += [(step, made) for w in seen if "Net.forward" in str(w.message)]
     assert [made for _, made in caught] == [4]  # once, and just before the fallback
-    assert crowded(split_layers(model), model) is not None
+    assert Graphs(split_layers(model)).crowded(model) is not None
+
+
+@torch._dynamo.config.patch(recompile_limit=4)
+def test_a_compiled_function_around_the_model_is_noticed_too() -> None:
+    model = Net(6)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scheduler = FreezeOut(optimizer, model, 20, t0=0.3, spacing="linear")
+
+    @torch.compile(backend="eager")
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return model(x).sum()
+
+    told = []
+    for _ in range(20):
+        loss(torch.randn(3, 4)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            scheduler.step()
+        told += [scheduler.frozen for w in seen if "loss and then runs it" in str(w.message)]
+    assert told == [4]  # four graphs are made, and the fifth would be one too many
+
+
+def test_nothing_is_said_where_nothing_freezes() -> None:
+    model = Net()
+    compiled = torch.compile(model, backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FreezeOut(torch.optim.SGD(model.parameters(), lr=0.1), compiled, 100, t0=1.0)
 
 
 def test_a_copy_of_a_watched_model_has_its_own_call() -> None:

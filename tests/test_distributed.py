@@ -154,18 +154,59 @@ def test_a_wrapper_with_hooks_of_its_own_is_refused(pair: Ranks) -> None:
 def test_ranks_that_disagree_stop_before_anything_changes(pair: Ranks) -> None:
     for run in pair.run(jobs.disagree, False):
         assert run["said"].startswith(
-            "rank 0 is to freeze 1 of 4 layers after step 7, but rank 1 is to freeze 2 of 4 layers "
+            "rank 0 is to freeze 1 of 5 layers after step 7, but rank 1 is to freeze 2 of 5 layers "
             "after step 7. Nothing was changed."
         )
         assert run["depth"] == 0
         assert run["live"]
 
 
-def test_a_rank_that_does_not_come_is_named(pair: Ranks) -> None:
-    first, second = pair.run(jobs.disagree, True)
-    assert "but rank 1 did not come to this point within 1 s" in first["said"]
-    assert second["said"] == ""
-    assert first["live"]
+def test_a_rank_that_does_not_come_in_time_is_named_and_does_not_freeze_alone(pair: Ranks) -> None:
+    for run in pair.run(jobs.disagree, True):
+        assert "but rank 1 did not come to this point within 1 s" in run["said"]
+        assert run["live"]
+        assert run["depth"] == 0
+
+
+def test_a_rank_that_comes_too_late_does_not_freeze_alone_either(pair: Ranks) -> None:
+    first, second = pair.run(jobs.late_first)
+    assert "but rank 1 is to give up waiting for the others" in first
+    assert "but rank 0 did not come to this point within 0.5 s" in second
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_wrapper_around_a_part_of_the_model(
+    pair: Ranks, alone: dict[str, Any], when: str
+) -> None:
+    runs = pair.run(jobs.in_parts, when)
+    for run in runs:
+        assert run["depths"] == DEPTHS
+        assert run["reduced"] == [elements - HEAD for elements in EXCHANGED]
+        assert run["thawed"] == sum(BLOCKS)
+        for found, wanted in zip(run["weights"], alone["weights"], strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen_heap", [False, True])
+def test_a_second_wrapper_is_followed_too(
+    pair: Ranks, alone: dict[str, Any], frozen_heap: bool
+) -> None:
+    for run in pair.run(jobs.second_wrapper, frozen_heap):
+        assert run["reduced"] == EXCHANGED
+        assert run["hidden"] is frozen_heap
+        for found, wanted in zip(run["weights"], alone["weights"], strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_processes_of_a_wrapper_agree(pair: Ranks) -> None:
+    first, second = pair.run(jobs.of_some_ranks)
+    assert first == {"depth": 1, "reduced": live(1)}
+    assert second == {"depth": 2, "reduced": live(2)}
+
+
+def test_costs_are_not_measured_under_a_live_wrapper(pair: Ranks) -> None:
+    for said in pair.run(jobs.costs_of_a_wrapped_model):
+        assert "nor of the model inside while it is wrapped" in said
 
 
 def test_a_wrapper_made_after_a_resume_is_brought_in_line(pair: Ranks) -> None:

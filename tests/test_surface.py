@@ -59,6 +59,7 @@ PRIVATE = {
     "_boundary": "freezing",
     "_hooks": "freezing",
     "_first_look": "freezing",
+    "_reentrant": "freezing",
     "_agreement": "distributed",
     "_reducer": "distributed",
     "_sharded": "distributed",

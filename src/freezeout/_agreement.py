@@ -1,14 +1,17 @@
 """All processes of a training run freeze the same layers after the same step.
 
-Rank 0 decides, the others check. They talk through the store of the process group, on the host: no
-collective operation is involved, so that processes that are out of step meet with a clear error
-instead of hanging in, or corrupting, an exchange of gradients.
+The lowest rank decides, the others check. They talk through the store of the process group, on the
+host: no collective operation is involved, so that processes that are out of step meet with a clear
+error instead of hanging in, or corrupting, an exchange of gradients.
 """
 
 from __future__ import annotations
 
-import datetime
-from itertools import count
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
@@ -17,7 +20,10 @@ from freezeout.errors import DistributedError
 
 __all__ = ["Agreement", "is_joined"]
 
-_SERIAL = count()
+_EVENTS: Counter[str] = Counter()
+"""How often each subject was agreed on in this process; every process of a group counts alike."""
+
+_GAVE_UP = "give up waiting for the others"
 
 
 def is_joined() -> bool:
@@ -26,80 +32,91 @@ def is_joined() -> bool:
 
 
 class Agreement:
-    """Compares a decision across processes.
-
-    Every process makes its agreements in the same order, as it makes its models.
+    """Compares decisions about one model across the processes that train it.
 
     Args:
+        names: What the model is made of, the same in all of these processes.
+
+    Attributes:
         timeout: Seconds to wait for the other processes, above 0. Longer than anything that one
             process does alone between two steps, such as an evaluation.
     """
 
-    def __init__(self, timeout: float = 600.0) -> None:
-        self.timeout = timeout
-        self._name = f"freezeout/{next(_SERIAL)}"
-        self._events = 0
+    def __init__(self, names: Iterable[str]) -> None:
+        self.timeout = 600.0
+        digest = hashlib.blake2b("\n".join(names).encode(), digest_size=8)
+        self._subject = digest.hexdigest()
 
-    def check(self, decision: str) -> None:
+    def check(self, decision: str, ranks: Sequence[int]) -> None:
         """Returns once all processes have come here with the same decision.
 
         Args:
             decision: What this process is about to do, in words.
+            ranks: The processes that train the model, this one among them.
 
         Raises:
             DistributedError: In every process, if one of them decided otherwise or did not come.
         """
-        store = _store() if dist.get_world_size() > 1 else None
+        store = _store() if len(ranks) > 1 else None
         if store is None:
             return
-        self._events += 1
-        event = f"{self._name}/{self._events}"
-        rank, size = dist.get_rank(), dist.get_world_size()
-        verdict = f"{event}/verdict"
-        if rank == 0:
-            message = self._collect(store, event, decision, size)
-            store.set(verdict, message or "ok")
+        first, *others = sorted(ranks)
+        name = f"freezeout/{self._subject}/{'-'.join(map(str, (first, *others)))}"
+        _EVENTS[name] += 1
+        event = f"{name}/{_EVENTS[name]}"
+        rank = dist.get_rank()
+        if rank == first:
+            message = self._collect(store, event, decision, first, others)
+            store.set(f"{event}/verdict", message or "ok")
         else:
-            store.set(f"{event}/{rank}", decision)
-            answer = self._get(store, verdict)
-            if answer is None:
-                message = (
-                    f"rank {rank} is to {decision}, but rank 0 did not come to this point within "
-                    f"{self.timeout:g} s. {_WHAT_TO_DO}"
-                )
-            else:
-                message = "" if answer == "ok" else answer
+            message = self._submit(store, event, decision, first)
         if message:
             raise DistributedError(message)
 
-    def _collect(self, store: Any, event: str, decision: str, size: int) -> str:
-        for rank in range(1, size):
-            other = self._get(store, f"{event}/{rank}")
+    def _submit(self, store: Any, event: str, decision: str, first: int) -> str:
+        own = f"{event}/{dist.get_rank()}"
+        store.set(own, decision)
+        answer = _get(store, f"{event}/verdict", self.timeout)
+        if answer is None:
+            store.set(own, _GAVE_UP)  # should the first come yet, it must not go on alone
+            return self._missing(dist.get_rank(), decision, first)
+        return "" if answer == "ok" else answer
+
+    def _collect(
+        self, store: Any, event: str, decision: str, first: int, others: Sequence[int]
+    ) -> str:
+        end = time.monotonic() + self.timeout
+        for rank in others:
+            other = _get(store, f"{event}/{rank}", max(0.05, end - time.monotonic()))
             if other is None:
-                return (
-                    f"rank 0 is to {decision}, but rank {rank} did not come to this point within "
-                    f"{self.timeout:g} s. {_WHAT_TO_DO}"
-                )
+                return self._missing(first, decision, rank)
             if other != decision:
                 return (
-                    f"rank 0 is to {decision}, but rank {rank} is to {other}. Nothing was changed. "
-                    f"{_WHAT_TO_DO}"
+                    f"rank {first} is to {decision}, but rank {rank} is to {other}. Nothing was "
+                    f"changed. {_WHAT_TO_DO}"
                 )
         return ""
 
-    def _get(self, store: Any, key: str) -> str | None:
-        try:
-            store.wait([key], datetime.timedelta(seconds=self.timeout))
-        except (RuntimeError, dist.DistError):  # a timeout; its type depends on the store
-            return None
-        value: bytes = store.get(key)
-        return value.decode()
+    def _missing(self, rank: int, decision: str, other: int) -> str:
+        return (
+            f"rank {rank} is to {decision}, but rank {other} did not come to this point within "
+            f"{self.timeout:g} s. {_WHAT_TO_DO}"
+        )
 
 
 _WHAT_TO_DO = (
     "All processes must freeze after the same optimizer update: give them the same total_steps and "
-    "schedule, and skip updates on all of them or on none."
+    "schedule, skip updates on all of them or on none, and freeze on none of them alone."
 )
+
+
+def _get(store: Any, key: str, seconds: float) -> str | None:
+    try:
+        store.wait([key], timedelta(seconds=seconds))
+    except (RuntimeError, dist.DistError):  # a timeout; its type depends on the store
+        return None
+    value: bytes = store.get(key)
+    return value.decode()
 
 
 def _store() -> Any:

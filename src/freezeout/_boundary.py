@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from freezeout._hooks import Hook, Outside
+from freezeout._reentrant import refuse_reentrant
 from freezeout.compiled import Region, regions
 from freezeout.layers import Layers
 from freezeout.tensors import tensors_in
@@ -56,19 +57,27 @@ class BoundaryWatch:
         hidden = {id(m) for r in compiled for m in r.module.modules()}
         outsides = {id(r.module): r for r in compiled}
         for layer in layers:
-            hook = Hook(self._look, layer.index)
+            hooks = Hook(self._look, layer.index), Hook(self._look_unseen, grad=False)
             for module in layer.modules:
                 if id(module) not in hidden:
-                    self._handles.append(module.register_forward_hook(hook))
+                    self._handles += [module.register_forward_hook(hook) for hook in hooks]
                 elif id(module) in outsides and module is not root:
-                    self._watch_outside(outsides[id(module)], hook)
+                    self._watch_outside(outsides[id(module)], *hooks)
 
-    def _watch_outside(self, region: Region, hook: Hook) -> None:
+    def _watch_outside(self, region: Region, *hooks: Hook) -> None:
         if region.entry is not region.module:  # the wrapper's own hooks run outside
-            self._handles.append(region.entry.register_forward_hook(hook))
+            self._handles += [region.entry.register_forward_hook(hook) for hook in hooks]
         else:
             call = region.module.__dict__["_compiled_call_impl"]
-            region.module.__dict__["_compiled_call_impl"] = Outside(region.module, call, hook)
+            region.module.__dict__["_compiled_call_impl"] = Outside(region.module, call, *hooks)
+
+    def _look_unseen(self, module: nn.Module, output: Any) -> None:
+        """What runs without gradients: reentrant checkpointing would hide it from the check."""
+        try:
+            refuse_reentrant(module)
+        except Exception:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Takes the hooks away."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
-from freezeout.distributed import is_sharded
+from freezeout.distributed import is_sharded, wrappers_of
 from freezeout.errors import CostError
 from freezeout.layers import Layers, unwrap
 from freezeout.tensors import tensors_in
@@ -53,10 +53,12 @@ def check_arguments(
             f"model must be a torch.nn.Module, got {type(model).__name__}. "
             "Pass the model that will be trained."
         )
-    if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()):
+    wrapped = any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules())
+    if wrapped or wrappers_of(unwrap(model)):
         raise CostError(
-            "costs of a model in DistributedDataParallel cannot be measured. Measure the model "
-            "inside, before it is wrapped: the exchange of gradients is not in the costs."
+            "costs of a model in DistributedDataParallel cannot be measured, nor of the model "
+            "inside while it is wrapped. Measure it before it is wrapped: the exchange of "
+            "gradients is not in the costs."
         )
     if is_sharded(model):
         raise CostError(

@@ -39,14 +39,15 @@ class Hook:
 class Outside:
     """Stands in for a compiled module's call while its output is watched, from outside."""
 
-    def __init__(self, module: nn.Module, call: Callable[..., Any], hook: Hook) -> None:
+    def __init__(self, module: nn.Module, call: Callable[..., Any], *hooks: Hook) -> None:
         self.call = call
         self._module = module
-        self._hook = hook
+        self._hooks = hooks
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.call(*args, **kwargs)
-        self._hook(self._module, args, output)
+        for hook in self._hooks:
+            hook(self._module, args, output)
         return output
 
     @staticmethod

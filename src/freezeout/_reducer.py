@@ -21,6 +21,7 @@ from freezeout.errors import DistributedError
 __all__ = [
     "exchanged",
     "ignore_buffers",
+    "is_retired",
     "obstacle",
     "rebuild",
     "reduced_elements",
@@ -40,6 +41,8 @@ _MEBIBYTE = 1024 * 1024
 # In a wrapper's __dict__: what its reducer was made for, and which names we made it leave out.
 _BUILT_FOR = "_freezeout_reduces"
 _IGNORED = "_freezeout_ignores"
+_RETIRED = "_freezeout_retired"
+_SILENT = "_freezeout_silent"
 _HELPER_TAKES = ("parameters", "expect_sparse_gradient", "param_to_name_mapping", "static_graph")
 
 
@@ -98,7 +101,8 @@ def ignore_buffers(wrapper: DistributedDataParallel, frozen: set[int]) -> None:
         wrapper: The wrapper.
         frozen: Identities of the modules that are frozen.
     """
-    if not wrapper.broadcast_buffers or hasattr(wrapper, "buffer_hook"):
+    broadcasts = getattr(wrapper, _broadcast_option(), False)
+    if not broadcasts or hasattr(wrapper, "buffer_hook"):
         return
     buffers = {
         f"{path}.{name}" if path else name: buffer
@@ -111,7 +115,10 @@ def ignore_buffers(wrapper: DistributedDataParallel, frozen: set[int]) -> None:
     theirs = set(wrapper.parameters_to_ignore) - ours
     group = wrapper.process_group
     for name in sorted(buffers.keys() - ours - theirs):
-        dist.broadcast(buffers[name], dist.get_global_rank(group, 0), group)
+        sent = buffers[name].contiguous()
+        dist.broadcast(sent, dist.get_global_rank(group, 0), group)
+        if sent is not buffers[name]:
+            buffers[name].copy_(sent)
     wrapper.parameters_to_ignore = theirs | buffers.keys()
     wrapper.__dict__[_IGNORED] = set(buffers.keys() - theirs)
 
@@ -131,6 +138,14 @@ def rebuild(wrapper: DistributedDataParallel) -> None:
         wrapper._assign_modules_buffers()
         return
     wrapper.reducer._remove_autograd_hooks()
+    wrapper.__dict__[_BUILT_FOR] = wanted
+    if not wanted:  # a wrapper around layers that are all frozen has nothing left to exchange
+        wrapper.__dict__[_SILENT] = wrapper.require_backward_grad_sync
+        wrapper.require_backward_grad_sync = False
+        wrapper._assign_modules_buffers()
+        return
+    if _SILENT in wrapper.__dict__:
+        wrapper.require_backward_grad_sync = wrapper.__dict__.pop(_SILENT)
     parameters, sparse = wrapper._build_params_for_reducer()
     names = wrapper._build_debug_param_to_name_mapping(parameters)
     static = wrapper.static_graph
@@ -142,7 +157,6 @@ def rebuild(wrapper: DistributedDataParallel) -> None:
     for hook, state in wrapper._comm_hooks:
         _forget_buckets(state)
         dist._register_comm_hook(wrapper.reducer, state, hook)  # type: ignore[attr-defined]
-    wrapper.__dict__[_BUILT_FOR] = wanted
 
 
 def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:
@@ -176,6 +190,7 @@ def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:
     with _leaving_out(module, set(wrapper.parameters_to_ignore)), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of an option's name that changes
         new = DistributedDataParallel(module, **_options(wrapper))
+    wrapper.__dict__[_RETIRED] = True
     new.__dict__[_IGNORED] = set(wrapper.__dict__.get(_IGNORED, ()))
     new.training = wrapper.training
     for hook, state in hooks:
@@ -183,6 +198,17 @@ def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:
         hook_of_new: Callable[..., Any] = hook
         new.register_comm_hook(state, hook_of_new)
     return new
+
+
+def is_retired(wrapper: DistributedDataParallel) -> bool:
+    """Whether `rewrap` has put another wrapper in the place of this one."""
+    return bool(wrapper.__dict__.get(_RETIRED, False))
+
+
+def _broadcast_option() -> str:
+    """The name of the option that says whether buffers are broadcast; it changed in 2.13."""
+    takes = inspect.signature(DistributedDataParallel.__init__).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in takes else "broadcast_buffers"
 
 
 def _options(wrapper: DistributedDataParallel) -> dict[str, Any]:
@@ -200,8 +226,7 @@ def _options(wrapper: DistributedDataParallel) -> dict[str, Any]:
     for name in ("skip_all_reduce_unused_params", "batched_grad_copy"):
         if getattr(wrapper, name, False):
             options[name] = True
-    takes = inspect.signature(DistributedDataParallel.__init__).parameters
-    broadcast = "forward_sync_buffers" if "forward_sync_buffers" in takes else "broadcast_buffers"
+    broadcast = _broadcast_option()
     options[broadcast] = getattr(wrapper, broadcast)
     caps = getattr(wrapper, "bucket_bytes_cap_list", None)
     if caps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -62,8 +61,7 @@ def one_of(schedule: Schedule | None, given: Schedule) -> Schedule:
         return given
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule must be a freezeout.Schedule, got {schedule!r}. Make one.")
-    default = Schedule()
-    both = [f.name for f in fields(given) if getattr(given, f.name) != getattr(default, f.name)]
+    both = given.settings()
     if both:
         raise TypeError(
             f"schedule already holds all settings, got {', '.join(both)} beside it. "
@@ -78,11 +76,18 @@ def difference(key: str, there: Any, here: Any) -> str:
     return f"{key}={there!r} there but {key}={here!r} here"
 
 
-def check_partner(partner: object, kind: type, layers: object, example: object) -> None:
+def check_partner(
+    partner: Any, kind: type[Any], optimizer: Optimizer, layers: object, example: object
+) -> None:
     if not isinstance(partner, kind):
         raise TypeError(
             f"together_with must be the FreezeOut of the other optimizer, got {partner!r}. "
             "Make that one first."
+        )
+    if partner.optimizer is optimizer:
+        raise ValueError(
+            "together_with drives the same optimizer, whose updates would count twice. It is for "
+            "another optimizer of the same model; leave it out."
         )
     if layers is not None or example is not None:
         raise TypeError(
@@ -111,5 +116,5 @@ def check_alone(other: Any, optimizer: Optimizer, partner: object) -> None:
         raise ValueError(
             f"another FreezeOut drives this {type(other.layers.model).__name__} with an optimizer "
             "of other parameters. Both must agree on what is frozen: pass together_with=, the "
-            "first one, when you make the second."
+            "first one, when you make the second, or delete the first if it has done its work."
         )

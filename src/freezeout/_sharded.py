@@ -11,6 +11,7 @@ import sys
 import warnings
 from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 
 __all__ = ["Sharded", "is_sharded", "reshard"]
@@ -58,6 +59,14 @@ class Sharded:
 
     def __bool__(self) -> bool:
         return is_sharded(self._model)
+
+    def ranks(self) -> tuple[int, ...]:
+        """The processes that share the parameters, and those that hold copies of the shares."""
+        found: set[int] = set()
+        for module in _groups(self._model):
+            for group in _parameter_groups(module):
+                found.update(group.mesh_info.mesh.mesh.flatten().tolist())
+        return tuple(sorted(found)) or tuple(range(dist.get_world_size()))
 
     def settle(self) -> None:
         """Brings every group in line with the flags of its parameters."""

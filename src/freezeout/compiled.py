@@ -18,7 +18,7 @@ from torch import nn
 
 from freezeout.layers import Layers
 
-__all__ = ["Region", "crowded", "graphs_of", "recompile_trouble", "regions"]
+__all__ = ["Graphs", "Region", "graphs_of", "recompile_trouble", "regions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +60,14 @@ def _outermost(module: nn.Module, seen: set[int]) -> Iterator[Region]:
     if id(module) in seen:
         return
     seen.add(id(module))
-    inner = module._modules.get("_orig_mod")
-    if inner is not None:
-        yield Region(inner, module)
+    children = dict(module.named_children())
+    if "_orig_mod" in children:
+        yield Region(children["_orig_mod"], module)
     elif module.__dict__.get("_compiled_call_impl") is not None:
         yield Region(module, module)
     else:
-        for child in module._modules.values():
-            if child is not None:
-                yield from _outermost(child, seen)
+        for child in children.values():
+            yield from _outermost(child, seen)
 
 
 def recompile_trouble(
@@ -81,6 +80,8 @@ def recompile_trouble(
         freeze_steps: When each freezes; ``None`` for those that learn to the end.
         model: The model with its wrappers.
     """
+    if all(step is None for step in freeze_steps):
+        return None
     forms: dict[CodeType, set[Any]] = {}
     limits: dict[CodeType, tuple[str, int]] = {}
     whole: set[CodeType] = set()
@@ -96,35 +97,68 @@ def recompile_trouble(
         name, limit = limits[code]
         needed = len(kinds)
         if needed > limit:
-            return _sentence(name, needed, limit, whole=code in whole)
+            return _sentence(f"{name}.forward", needed, limit, whole=code in whole)
     return None
 
 
-def crowded(layers: Layers, model: nn.Module) -> str | None:
-    """A sentence where the next freeze will find no room for another graph, or ``None``.
+class Graphs:
+    """Counts the graphs of every compiled function from freeze to freeze.
+
+    What is compiled may not be seen in the model: a function around it, or the model compiled after
+    its scheduler was made. A function that gains graphs with every freeze is one of those.
 
     Args:
         layers: The layers of the model.
-        model: The model with its wrappers.
     """
-    seen = regions(model) or [Region(layers.model, layers.model)]  # or compiled where none sees it
-    for region in seen:
-        made = graphs_of(region)
-        if made >= region.limit:
-            whole = len(_layers_inside(region.module, layers)) > 1
-            name = type(region.module).__name__
-            return _sentence(name, made + 1, region.limit, whole=whole)
-    return None
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._before: dict[CodeType, int] = {}
+
+    def crowded(self, model: nn.Module) -> str | None:
+        """A sentence where there may not be room for the graphs of the next freezes, or ``None``.
+
+        Call it at every freeze.
+
+        Args:
+            model: The model with its wrappers.
+        """
+        known = {region.code: region for region in regions(model) if region.code is not None}
+        trouble = None
+        for code in {*known, *_compiled_codes()}:
+            made = _graphs(code)
+            gained = made - self._before.get(code, 0)
+            self._before[code] = made
+            region = known.get(code)
+            limit = _general_limit() if region is None else region.limit
+            if gained and made + gained > limit and trouble is None:
+                name = getattr(code, "co_qualname", code.co_name)  # from Python 3.11 on
+                if region is not None:
+                    name = f"{type(region.module).__name__}.{code.co_name}"
+                whole = region is None or len(_layers_inside(region.module, self._layers)) > 1
+                trouble = _sentence(name, made + gained, limit, whole=whole)
+        return trouble
+
+
+def _compiled_codes() -> list[CodeType]:
+    """The code of every function that was compiled in this process, as far as PyTorch tells."""
+    convert = sys.modules.get("torch._dynamo.convert_frame")
+    seen = getattr(getattr(convert, "input_codes", None), "seen", ())
+    return [code for ref in seen if (code := ref()) is not None]
 
 
 def graphs_of(region: Region) -> int:
     """Number of graphs that PyTorch holds for a region now; 0 where it does not tell."""
-    if region.code is None or "torch._dynamo" not in sys.modules:
+    return 0 if region.code is None else _graphs(region.code)
+
+
+def _graphs(code: CodeType) -> int:
+    if "torch._dynamo" not in sys.modules:
         return 0
     try:
         from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
-        return len(_debug_get_cache_entry_list(region.code))
+        return len(_debug_get_cache_entry_list(code))
     except (ImportError, TypeError):
         return 0
 
@@ -155,10 +189,10 @@ def _forms(
 
 def _sentence(name: str, needed: int, limit: int, *, whole: bool) -> str:
     remedy = (
-        "Compile each block by itself (block.compile()), let several layers freeze at a time "
-        "(max_freezes=...), or allow more: "
+        "Compile each block by itself (block.compile()) where blocks are alike, let several layers "
+        "freeze at a time (max_freezes=...), or allow more: "
         if whole
-        else "Allow more: "
+        else "Let several layers freeze at a time (max_freezes=...), or allow more: "
     )
     why = (
         "it is compiled as a whole, so every freeze needs another one"
@@ -166,7 +200,7 @@ def _sentence(name: str, needed: int, limit: int, *, whole: bool) -> str:
         else "its instances differ in shape, so each needs its own when it freezes"
     )
     return (
-        f"torch.compile keeps {limit} graphs of {name}.forward and then runs it uncompiled, but "
+        f"torch.compile keeps {limit} graphs of {name} and then runs it uncompiled, but "
         f"freezing takes up to {needed}, with evaluations between: {why}. {remedy}"
         f"torch.compile(..., recompile_limit={2 * needed}), before PyTorch 2.13 "
         f"torch._dynamo.config.recompile_limit = {2 * needed}."

@@ -8,8 +8,7 @@ brings these wrappers in line with every freeze. What a user may want to call st
 from __future__ import annotations
 
 import gc
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import torch.distributed as dist
@@ -17,11 +16,26 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from freezeout._agreement import Agreement, is_joined
-from freezeout._reducer import ignore_buffers, obstacle, rebuild, reduced_elements, rewrap
+from freezeout._reducer import (
+    ignore_buffers,
+    is_retired,
+    obstacle,
+    rebuild,
+    reduced_elements,
+    rewrap,
+)
 from freezeout._sharded import Sharded, is_sharded, reshard
 from freezeout.errors import DistributedError
 
-__all__ = ["Companions", "Replace", "is_sharded", "reduced_elements", "reshard", "rewrap"]
+__all__ = [
+    "Companions",
+    "Replace",
+    "is_sharded",
+    "reduced_elements",
+    "reshard",
+    "rewrap",
+    "wrappers_of",
+]
 
 Replace: TypeAlias = Callable[[DistributedDataParallel], None]
 """Takes a new wrapper, to be used in place of the old one from now on."""
@@ -36,10 +50,11 @@ class Companions:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._wrappers: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
         self._replace: Replace | None = None
         self._sharded = Sharded(model)
         self._agreement: Agreement | None = None
+        self._timeout: float | None = None
+        self._found: list[DistributedDataParallel] | None = None  # from `prepare` to `settle`
 
     def follow(
         self,
@@ -57,19 +72,17 @@ class Companions:
             )
         if wrapper is not None:
             found = [m for m in wrapper.modules() if isinstance(m, DistributedDataParallel)]
-            around = [w for w in found if _is_around(w, self._model)]
-            if found and not around:
+            if found and not any(_shares(w, self._model) for w in found):
                 raise ValueError(
                     f"the wrapper holds another model than the {type(self._model).__name__} "
                     "whose layers freeze. Pass the wrapper of the model that is trained."
                 )
-            self._wrappers.update(around)
         if replace is not None:
             self._replace = replace
         if keep_unsharded is not None:
             self._sharded.keep_unsharded = keep_unsharded
         if timeout is not None:
-            self._agree().timeout = timeout
+            self._timeout = timeout
 
     def prepare(self, decision: str) -> None:
         """Before anything changes: all processes agree, and every wrapper will be able to follow.
@@ -81,10 +94,13 @@ class Companions:
             DistributedError: If processes disagree, or a wrapper cannot follow.
         """
         if is_joined():
-            self._find()
-            if self._wrappers or self._sharded:
-                self._agree().check(decision)
-            for wrapper in self._wrappers:
+            self._found = wrappers = wrappers_of(self._model)
+            groups = {tuple(dist.get_process_group_ranks(w.process_group)) for w in wrappers}
+            if self._sharded:
+                groups.add(self._sharded.ranks())
+            for ranks in sorted(groups):
+                self._agree().check(decision, ranks)
+            for wrapper in wrappers:
                 reason = obstacle(wrapper)
                 if reason is not None and self._replace is None:
                     raise DistributedError(
@@ -103,11 +119,10 @@ class Companions:
         """
         if self._sharded:
             self._sharded.settle()
-        if is_joined():
-            self._find()
-            modules = {id(module) for module in frozen}
-            for wrapper in list(self._wrappers):
-                self._bring_in_line(wrapper, modules)
+        modules = {id(module) for module in frozen}
+        found, self._found = self._found, None
+        for wrapper in wrappers_of(self._model) if found is None else found:
+            self._bring_in_line(wrapper, modules)
 
     def _bring_in_line(self, wrapper: DistributedDataParallel, frozen: set[int]) -> None:
         if obstacle(wrapper) is None:
@@ -115,26 +130,39 @@ class Companions:
             rebuild(wrapper)
         elif self._replace is not None:
             ignore_buffers(wrapper, frozen)
-            new = rewrap(wrapper)
-            self._wrappers.discard(wrapper)
-            self._wrappers.add(new)
-            self._replace(new)
+            self._replace(rewrap(wrapper))
 
     def _agree(self) -> Agreement:
         if self._agreement is None:
-            self._agreement = Agreement()
+            self._agreement = Agreement(name for name, _ in self._model.named_parameters())
+        if self._timeout is not None:
+            self._agreement.timeout = self._timeout
         return self._agreement
 
-    def _find(self) -> None:
-        """Looks for wrappers that were made without telling; trainers keep theirs to themselves.
 
-        Not following one would be silently wrong: the step after a freeze would use gradients that
-        were not averaged.
-        """
-        if not self._wrappers:
-            self._wrappers.update(
-                w for w in _all_wrappers() if _is_around(w, self._model) and _is_alive(w)
-            )
+def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
+    """Every live ``DistributedDataParallel`` that exchanges gradients of a model.
+
+    Trainers keep their wrapper to themselves, and one may be made at any time, around the model,
+    around a part of it or around more. To miss one would be silently wrong: the step after a freeze
+    would use gradients that were not averaged. So all wrappers of this process are looked at.
+
+    Args:
+        model: The model, without wrappers.
+
+    Returns:
+        Them, in the order of their first parameters in the model; not those that `rewrap` replaced.
+    """
+    if not is_joined():
+        return []
+    place = {id(p): i for i, p in enumerate(model.parameters())}
+    found = []
+    for wrapper in _all_wrappers():
+        shared = [place[id(p)] for p in _parameters(wrapper) if id(p) in place]
+        if shared and not is_retired(wrapper) and _is_alive(wrapper):
+            found.append((min(shared), len(shared), wrapper))
+    found.sort(key=lambda entry: entry[:2])
+    return [wrapper for _, _, wrapper in found]
 
 
 def _all_wrappers() -> list[DistributedDataParallel]:
@@ -142,12 +170,24 @@ def _all_wrappers() -> list[DistributedDataParallel]:
     kinds: list[type] = [DistributedDataParallel]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    return [o for o in gc.get_referrers(*kinds) if type(o) in kinds]
+    hidden = gc.get_freeze_count() > 0  # gc.freeze() hides what is there from the search
+    if hidden:
+        gc.unfreeze()
+    try:
+        return [o for o in gc.get_referrers(*kinds) if type(o) in kinds]
+    finally:
+        if hidden:
+            gc.freeze()
 
 
-def _is_around(wrapper: DistributedDataParallel, model: nn.Module) -> bool:
-    inner = wrapper.__dict__.get("_modules", {}).get("module")
-    return isinstance(inner, nn.Module) and any(m is model for m in inner.modules())
+def _parameters(wrapper: DistributedDataParallel) -> Iterator[nn.Parameter]:
+    inner = wrapper.__dict__.get("_modules", {}).get("module")  # it may be half made
+    return inner.parameters() if isinstance(inner, nn.Module) else iter(())
+
+
+def _shares(wrapper: DistributedDataParallel, model: nn.Module) -> bool:
+    own = {id(p) for p in model.parameters()}
+    return any(id(p) in own for p in _parameters(wrapper))
 
 
 def _is_alive(wrapper: DistributedDataParallel) -> bool:

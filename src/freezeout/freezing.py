@@ -102,6 +102,10 @@ class Freezer:
         self._told: set[str] = set()
         self._listeners: list[Listener] = []
         self._companions = Companions(layers.model)
+        # Found now: a part of the model may be wrapped later, and its names with it.
+        self._owners = {
+            id(p): _owner(layers.model, name) for layer in layers for name, p in layer.parameters
+        }
         unfreeze(layers.model)
 
     @property
@@ -215,7 +219,7 @@ class Freezer:
                 self._tell(FreezeEvent(True, layer.index, layer.name, step))
             while self._depth > depth:
                 layer = self.layers[self._depth - 1]
-                _unfreeze_layer(self.layers.model, layer)
+                self._unfreeze(layer)
                 self._depth -= 1
                 self._tell(FreezeEvent(False, layer.index, layer.name, step))
         finally:  # also where a listener raises
@@ -234,10 +238,10 @@ class Freezer:
         return [module for layer in self.layers[: self._depth] for module in layer.modules]
 
     def _freeze(self, layer: Layer) -> None:
-        for name, parameter in layer.parameters:
+        for _, parameter in layer.parameters:
             if parameter.requires_grad:
                 parameter.requires_grad_(False)
-                owner, local = _owner(self.layers.model, name)
+                owner, local = self._owners[id(parameter)]
                 owner.__dict__.setdefault(_FLAGS, []).append(local)
             parameter.grad = None
             for optimizer in self.optimizers:
@@ -245,6 +249,18 @@ class Freezer:
         for module in layer.modules:
             if not isinstance(module.__dict__.get("train"), _StayInEval):
                 module.__dict__["train"] = _StayInEval(module)
+
+    def _unfreeze(self, layer: Layer) -> None:
+        for _, parameter in layer.parameters:
+            owner, local = self._owners[id(parameter)]
+            frozen = owner.__dict__.get(_FLAGS, [])
+            if local in frozen:
+                frozen.remove(local)
+                parameter.requires_grad_(True)
+            if not frozen:
+                owner.__dict__.pop(_FLAGS, None)
+        for module in layer.modules:
+            _back_to_mode(module)
 
     def _tell(self, event: FreezeEvent) -> None:
         for listener in tuple(self._listeners):
@@ -294,19 +310,6 @@ def unfreeze(model: nn.Module) -> None:
     forget_hooks(model)
     if thawed:
         Companions(model).settle([])
-
-
-def _unfreeze_layer(model: nn.Module, layer: Layer) -> None:
-    for name, parameter in layer.parameters:
-        owner, local = _owner(model, name)
-        frozen = owner.__dict__.get(_FLAGS, [])
-        if local in frozen:
-            frozen.remove(local)
-            parameter.requires_grad_(True)
-        if not frozen:
-            owner.__dict__.pop(_FLAGS, None)
-    for module in layer.modules:
-        _back_to_mode(module)
 
 
 def _back_to_mode(module: nn.Module) -> None:

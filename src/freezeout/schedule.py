@@ -401,6 +401,12 @@ class Schedule:
             state["times"] = list(self.times)
         return state
 
+    def settings(self) -> dict[str, Any]:
+        """The settings that are not as they are by default, as arguments."""
+        default = Schedule()
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in values if value != getattr(default, name)}
+
     def differences(self, state: Mapping[str, Any]) -> list[str]:
         """How these settings differ from those that `to_dict` stored, one phrase per setting."""
         own = self.to_dict()

@@ -6,6 +6,7 @@ import warnings
 import weakref
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -23,7 +24,7 @@ from freezeout._scheduler_checks import (
     difference,
     one_of,
 )
-from freezeout.compiled import crowded, recompile_trouble
+from freezeout.compiled import Graphs, recompile_trouble
 from freezeout.errors import CheckpointError, FreezeOutError, FrozenPrefixWarning
 from freezeout.freezing import Freezer
 from freezeout.groups import split_groups
@@ -143,10 +144,10 @@ class FreezeOut(LRScheduler):
         )
         self.schedule = one_of(schedule, given)
         if together_with is not None:
-            check_partner(together_with, FreezeOut, layers, example)
+            check_partner(together_with, FreezeOut, optimizer, layers, example)
             layers = together_with.layers
-            if self.schedule == Schedule():
-                self.schedule = together_with.schedule
+            if schedule is None:  # what is left out is as it is there
+                self.schedule = replace(together_with.schedule, **given.settings())
         self.layers: Layers = (
             layers
             if isinstance(layers, Layers)
@@ -182,6 +183,7 @@ class FreezeOut(LRScheduler):
         self._warned_overrun = False
         self._loaded = False
         self._told: set[str] = set()
+        self._graphs = Graphs(self.layers)
         self._warn_of_compiling(recompile_trouble(self.layers, self.freeze_steps, model))
         _DRIVERS[self.layers.model] = weakref.ref(self)
         _count_updates(optimizer, self)
@@ -334,13 +336,14 @@ class FreezeOut(LRScheduler):
         return self.table()
 
     def _apply(self, n: int) -> None:
-        depth = self._agreed_depth()
-        if depth != self.freezer.depth:
+        for _ in self._together:  # with a freeze one of the optimizers may have run out
+            depth = self._agreed_depth()
+            if depth == self.freezer.depth:
+                break
             self.freezer.set_depth(depth, step=n)
             model = self._outermost()  # None where it is gone
-            self._warn_of_compiling(
-                crowded(self.layers, self.layers.model if model is None else model), stacklevel=4
-            )
+            trouble = self._graphs.crowded(self.layers.model if model is None else model)
+            self._warn_of_compiling(trouble, stacklevel=4)
         groups = self.optimizer.param_groups
         if self._sets_rates:
             if len(groups) != len(self._group_layers):

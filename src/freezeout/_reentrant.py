@@ -1,0 +1,37 @@
+"""Reentrant activation checkpointing, which does not go with freezing: seen, and refused.
+
+It runs blocks without gradients, and lets them take part in the backward pass only if their *input*
+needs one. Behind a frozen prefix it does not: all blocks would stop learning, without an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+from torch import nn
+from torch.utils.checkpoint import CheckpointFunction
+
+from freezeout.errors import FreezeOutError
+
+__all__ = ["refuse_reentrant"]
+
+_REENTRANT = CheckpointFunction.forward.__code__
+
+
+def refuse_reentrant(module: nn.Module) -> None:
+    """Raises `FreezeOutError` if the caller runs inside ``checkpoint(..., use_reentrant=True)``.
+
+    Args:
+        module: What runs there, for the message.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _REENTRANT:
+        frame = frame.f_back
+    if frame is not None:
+        raise FreezeOutError(
+            f"{type(module).__name__} runs under activation checkpointing with use_reentrant=True. "
+            "Behind frozen layers that kind gives no gradient to any block, without an error. Use "
+            "use_reentrant=False (transformers: gradient_checkpointing_kwargs={'use_reentrant': "
+            "False})."
+        )
