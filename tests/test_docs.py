@@ -206,6 +206,7 @@ def test_the_benchmark_page_shows_the_committed_tables_of_stacks(monkeypatch):
     for network in results[1]["networks"]:
         for run in network["runs"]:
             freezing = "yes" if run["freezing"] else "no"
+            assert run["warned"] or not run["limit_hit"]
             cells = f"| {run['name']} | {freezing} | {run['graphs']} |"
             assert f"| {network['network']} {cells}" in page
             assert f"| {run['seconds']:.1f} | {run['compiling_seconds']:.1f} |" in page

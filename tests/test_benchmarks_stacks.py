@@ -1,0 +1,268 @@
+"""The benchmarks of several processes and of torch.compile, at toy size. Nothing here is timed."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+RESNET = {"depths": range(5), "live": [5006, 4890, 4586, 3690, 170]}
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Imports a benchmark's module by name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def compiling():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def run_script(name, out, *arguments):
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{name}.py", "--device", "cpu", "--out", out, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(out.read_text()), done.stdout
+
+
+# several processes
+
+
+@pytest.mark.multiprocess
+def test_elements_exchanged_are_those_of_live_layers_at_every_depth(tmp_path):
+    result, printed = run_script("ddp_step", tmp_path / "new" / "ddp.json", "--toy")
+    assert result["miscounted"] == []
+    assert result["settings"]["backend"] == "gloo"
+    assert result["settings"]["processes"] == 2
+    assert result["hardware"]["threads"] == 1
+    assert set(result["hardware"]["load"]) == {"before", "after"}
+    assert result["versions"]["torch"] == torch.__version__
+    for line in result["against"]:
+        assert f"against: {line}" in printed
+
+    (network,) = result["data_parallel"]
+    assert [row["depth"] for row in network["rows"]] == list(RESNET["depths"])
+    for row, live in zip(network["rows"], RESNET["live"], strict=True):
+        ways = row["ways"]
+        assert ways["followed"]["reduced"] == live == row["live_parameters"]
+        assert ways["followed"]["operations"]["reduced"] == live
+        assert ways["wrapped again"]["reduced"] == live
+        assert (
+            ways["find unused"]["reduced"] == ways["unfrozen"]["reduced"] == network["parameters"]
+        )
+        assert ways["find unused"]["operations"]["reduced"] > network["parameters"]
+        assert ways["no exchange"]["reduced"] == 0
+        assert not any(ways["no exchange"]["operations"].values())
+        assert ways["unfrozen"]["ratio"]["median"] == 1.0
+    sent = [row["ways"]["followed"]["operations"]["broadcast"] for row in network["rows"]]
+    assert sent == sorted(sent, reverse=True)
+    assert (sent[0], sent[-1]) == (127, 0)
+
+    (following,) = result["following"]
+    assert [way["way"] for way in following["ways"]] == ["followed", "wrapped again"]
+    assert all(len(way["median_first_steps"]) == 2 for way in following["ways"])
+
+    rows = result["fully_shard"]["rows"]
+    counted = [row["ways"]["sharded"]["operations"] for row in rows]
+    kept = [row["ways"]["kept"]["operations"] for row in rows]
+    assert [one["reduced"] for one in counted] == [49610, 442, 170]
+    assert [one["gathers"] for one in counted] == [6, 6, 5]
+    assert [one["gathers"] for one in kept] == [6, 4, 2]
+    assert kept[1]["reduced"] == counted[1]["reduced"]
+
+
+def test_wrong_counts_are_said(bench):
+    ddp_step = bench("ddp_step")
+    way = {"reduced": 4, "operations": {"reduced": 4}}
+    row = {"depth": 1, "live_parameters": 4, "ways": {"followed": way}}
+    found = {"data_parallel": [{"model": "net", "rows": [row]}]}
+    assert ddp_step.miscounted(found) == []
+    way["reduced"] = 5
+    assert ddp_step.miscounted(found) == [
+        "net, 1 frozen: [4, 5] elements by hook, by operation and still learning"
+    ]
+
+
+def test_what_goes_against_freezing_is_said(bench):
+    ddp_step = bench("ddp_step")
+
+    def way(low, high, **more):
+        return {"ratio": {"median": (low + high) / 2, "interval": [low, high]}, **more}
+
+    def row(depth, ours, unused, again):
+        ways = {"followed": ours, "find unused": unused, "wrapped again": again}
+        return {"depth": depth, "ways": ways}
+
+    good = row(1, way(0.5, 0.6), way(0.8, 0.9), way(0.7, 0.8))
+    bad = row(2, way(0.9, 1.1), way(0.8, 0.9), way(0.7, 0.8))
+    sharded = {"depth": 1, "ways": {"sharded": way(0.5, 0.6), "kept": way(0.3, 0.4)}}
+    found = {
+        "data_parallel": [{"model": "net", "rows": [good]}],
+        "following": [],
+        "fully_shard": {"rows": [sharded]},
+    }
+    assert ddp_step.against(found) == []
+    found["data_parallel"][0]["rows"].append(bad)
+    sharded["ways"]["kept"] = way(0.5, 0.7)
+    assert ddp_step.against(found) == [
+        "net: no clear saving of time with 2 frozen",
+        "net: not clearly faster than find_unused_parameters=True with 2 frozen",
+        "net: not clearly faster than a new wrapper with 2 frozen",
+        "keep_unsharded: not clearly faster with 1 frozen",
+    ]
+
+
+def test_a_failure_in_a_process_is_told(bench):
+    joined = bench("joined")
+    with pytest.raises(RuntimeError, match="process 1 failed:\nwhy"):
+        joined._collect([_Pipe((True, 1)), _Pipe((False, "why"))])
+    with pytest.raises(RuntimeError, match="process 0 ended without an answer"):
+        joined._collect([_Pipe(None)])
+    assert joined._collect([_Pipe((True, 1)), _Pipe((True, 2))]) == 1
+
+
+class _Pipe:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def poll(self, timeout):
+        return True
+
+    def recv(self):
+        if self.answer is None:
+            raise EOFError
+        return self.answer
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--processes", "0"]])
+def test_wrong_arguments_are_refused(arguments, bench, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        bench("ddp_step").main(["--toy", *arguments])
+    assert stopped.value.code == 2
+    assert "must be at least 1, got 0" in capsys.readouterr().err
+
+
+# torch.compile
+
+
+def a_run(bench, how, **more):
+    worker = bench("compile_worker")
+    cell = worker.Cell("equal-3-8", how, **more)
+    run = worker.Run(cell, worker.Length(10, 2, 8, "eager", "cpu", 0))
+    steps = [run.step() for _ in range(10)]
+    run.close()
+    return cell, {"warned": run.warned, "layers": 5, "steps": steps}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it
+@pytest.mark.usefixtures("compiling")
+def test_graphs_and_limits_of_whole_models_and_of_blocks(bench):
+    compile_run = bench("compile_run")
+    worker = bench("compile_worker")
+    worker.warm_compiler(worker.Length(10, 2, 8, "eager", "cpu", 0))
+    before = torch._dynamo.config.recompile_limit
+    rows = []
+    try:
+        for how, more in [
+            ("eager", {}),
+            ("whole", {"limit": 2}),
+            ("whole", {"limit": 64}),
+            ("block", {}),
+            ("block", {"freezing": False}),
+        ]:
+            rows.append(compile_run.describe(*a_run(bench, how, **more)))
+            torch.compiler.reset()
+    finally:
+        torch._dynamo.config.recompile_limit = before
+    assert [row["graphs"] for row in rows] == [0, 2, 5, 3, 1]
+    assert [row["limit_hit"] for row in rows] == [False, True, False, False, False]
+    assert [row["warned"] for row in rows] == [False, True, False, False, False]
+    assert [row["freezes"] for row in rows] == [4, 4, 4, 4, 0]
+    for row in rows:
+        assert row["seconds"] == pytest.approx(row["compiling_seconds"] + row["steady_seconds"])
+        assert sum(row["step_graphs"]) == row["graphs"]
+    compile_run.compared(rows)
+    assert rows[0]["total_ratio"] == rows[0]["step_ratio"] == 1.0
+    assert all(row["largest_loss_difference"] < 1e-4 for row in rows[:4])
+    assert len(compile_run.table(rows)) == 6
+    said = compile_run.against([{"network": "equal-3-8", "runs": rows[:4]}])
+    assert "equal-3-8, whole model, limit 2: the limit of graphs was hit" in "\n".join(said)
+
+
+def test_when_compiling_pays_is_computed_from_steps_that_compiled_nothing(bench):
+    compile_run = bench("compile_run")
+    eager = {"step_seconds": [2.0, 2.0, 2.0]}
+    row = {
+        "step_seconds": [11.0, 1.5, 1.5],
+        "step_graphs": [1, 0, 0],
+        "graphs": 1,
+        "compiling_seconds": 11.0,
+    }
+    assert compile_run._even_after(row, eager) == 22
+    assert compile_run._even_after({**row, "step_seconds": [11.0, 2.5, 2.5]}, eager) is None
+    assert compile_run._even_after({**row, "graphs": 0}, eager) is None
+
+
+def test_every_way_is_run_with_and_without_freezing(bench):
+    compile_run = bench("compile_run")
+    for name in compile_run.FULL.networks:
+        ways = compile_run.cells(name)
+        assert len(set(ways)) == len(ways) == 8
+        for how in ("eager", "whole", "block"):
+            assert {cell.freezing for cell in ways if cell.how == how} == {True, False}
+        assert any(cell.max_freezes == 3 for cell in ways)
+        assert any(cell.limit == 64 for cell in ways)
+
+
+@pytest.mark.slow
+def test_the_toy_run_of_compile_run_writes_everything_down(tmp_path):
+    result, printed = run_script("compile_run", tmp_path / "compile.json", "--toy")
+    (network,) = result["networks"]
+    assert network["network"] == "equal-2-8"
+    assert {row["how"] for row in network["runs"]} == {"eager", "whole", "block"}
+    for line in result["against"]:
+        assert f"against: {line}" in printed
+    assert result["settings"]["backend"] == "eager"
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_runs_in_processes_take_turns(tmp_path):
+    out = tmp_path / "compile.json"
+    arguments = ["--networks", "equal-2-8", "--steps", "8", "--batch-size", "2"]
+    result, _ = run_script("compile_run", out, *arguments, "--backend", "aot_eager")
+    (network,) = result["networks"]
+    rows = {(row["name"], row["freezing"]): row for row in network["runs"]}
+    assert len(rows) == 8
+    assert rows["whole model", True]["graphs"] == 4
+    assert rows["each block", True]["graphs"] == 3
+    assert rows["eager", True]["graphs"] == 0
+
+
+def test_blocks_of_a_stack_share_their_code(bench):
+    stack = bench("blocks").Stack(3, 8, patch=4)
+    assert stack(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
+    shapes = {tuple(p.shape for p in block.parameters()) for block in stack.blocks}
+    assert len(shapes) == 1
+    assert isinstance(stack.blocks, nn.Sequential)
