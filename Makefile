@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench bench-stacks clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,12 @@ check: $(READY)  ## lint, format, types
 
 bench: $(READY)  ## step-cost ratios on this machine
 	$(PY) benchmarks/step_cost.py
+
+bench-stacks: $(READY)  ## several processes, torch.compile, trainers; half an hour
+	$(PY) benchmarks/ddp_step.py
+	$(PY) benchmarks/compile_run.py
+	$(PY) benchmarks/callback_overhead.py
+	$(PY) benchmarks/stack_tables.py
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

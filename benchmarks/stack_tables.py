@@ -1,4 +1,4 @@
-"""Writes the tables of `ddp_step` and `compile_run` into ``docs/benchmarks.md``.
+"""Writes the tables of the benchmarks of training stacks into ``docs/benchmarks.md``.
 
 Run it as ``python benchmarks/stack_tables.py`` after a new result was committed: it replaces what
 stands there between ``<!-- name -->`` and ``<!-- end of name -->``. A test compares the two.
@@ -19,7 +19,9 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
-def tables(ddp: Mapping[str, Any], compiled: Mapping[str, Any]) -> dict[str, str]:
+def tables(
+    ddp: Mapping[str, Any], compiled: Mapping[str, Any], callbacks: Mapping[str, Any]
+) -> dict[str, str]:
     """The tables and the lines about what they were measured on, by name."""
     return {
         "where ddp_step ran": _where(ddp),
@@ -28,6 +30,8 @@ def tables(ddp: Mapping[str, Any], compiled: Mapping[str, Any]) -> dict[str, str
         "fully_shard": _sharded(ddp),
         "where compile_run ran": _where(compiled),
         "torch.compile": _compiled(compiled),
+        "where callback_overhead ran": _where(callbacks),
+        "trainers": _trainers(callbacks),
     }
 
 
@@ -172,13 +176,32 @@ def _compiled(result: Mapping[str, Any]) -> str:
     return _rows((*heads, "other steps, s", "step / eager", "even after, steps"), rows)
 
 
+def _trainers(result: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            f"{one['trainer']} {one['version']}",
+            f"{one['median']:.3f}",
+            ""
+            if one["interval"] is None
+            else f"{one['interval'][0]:.3f} to {one['interval'][1]:.3f}",
+            one["rounds"],
+            f"{1e3 * one['seconds']['plain']:.1f}",
+            one["verdict"],
+        )
+        for one in result["trainers"]
+    ]
+    bar = result["trainers"][0]["bar"]
+    heads = ("trainer", "attached / plain", "95 % interval", "rounds", "plain step, ms")
+    return _rows((*heads, f"bar of {bar}"), rows)
+
+
 def main() -> int:
     """Writes the page anew; returns the exit status."""
-    ddp, compiled = (
+    results = (
         json.loads((RESULTS / f"{name}-cpu.json").read_text())
-        for name in ("ddp_step", "compile_run")
+        for name in ("ddp_step", "compile_run", "callback_overhead")
     )
-    PAGE.write_text(filled(PAGE.read_text(), tables(ddp, compiled)))
+    PAGE.write_text(filled(PAGE.read_text(), tables(*results)))
     return 0
 
 
