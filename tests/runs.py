@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from freezeout.experiments.job import measure_job, run_job
 from freezeout.training import Observer, RunFolder, Settings, start
 from freezeout.training.checkpoint import load_checkpoint
 
@@ -36,6 +37,18 @@ def train(folder: Path, observers: tuple[Observer, ...] = (), **changes: Any) ->
     run = RunFolder(folder)
     start(small(**changes), run, observers)
     return run
+
+
+class Here:
+    """Stands for a pool, and does all tasks of an experiment at once and in this process."""
+
+    def run(self, teams: Any, *, deadline: float | None = None) -> bool:
+        for task in (task for team in teams for task in team):
+            if task.do == "measure":
+                measure_job(task.job)
+            else:
+                assert run_job(task.job) == "done"
+        return True
 
 
 class KilledError(Exception):

@@ -165,7 +165,7 @@ def test_pieces_go_on_where_the_last_one_was_stopped(place, monkeypatch, capsys)
     half = {path: path.read_text().splitlines()[0] for path in logs[1]}
 
     clock.ahead = 0.0
-    assert place.call("--seeds", "2", pool=Pool) == 0
+    assert place.call("--seeds", "2", pool=Here()) == 0
     assert place.lines()[:3] == first
     assert sorted(place.runs()) == [(TOY_NAME, arm, seed) for arm in ARMS for seed in range(2)]
     for path, start in half.items():  # they went on, and did not begin anew

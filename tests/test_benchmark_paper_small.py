@@ -67,14 +67,13 @@ def test_an_unfinished_set_is_not_committed(paper_small, tmp_path, capsys):
     assert paper_small.main([str(tmp_path / "none")]) == 2
 
 
-@pytest.mark.multiprocess
 def test_a_finished_set_leaves_page_tables_and_machine(paper_small, tmp_path, capsys):
-    from freezeout.experiments import Experiment, Grid, Pool
-    from runs import SMALL
+    from freezeout.experiments import Experiment, Grid
+    from runs import SMALL, Here
 
     values = {**SMALL, "threads": 1, "arms": {"equal_time": True}}
     experiment = Experiment(tmp_path / "set", Grid.from_dict(values, "test"))
-    assert experiment.run(Pool(1, 1, tmp_path / "logs", lambda event: None))
+    assert experiment.run(Here())
     out = tmp_path / "out"
     assert paper_small.main([str(tmp_path / "set"), "--out", str(out)]) == 0
     assert (out / "table.md").read_text() in capsys.readouterr().out

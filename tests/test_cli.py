@@ -201,9 +201,9 @@ def test_help_does_not_wait_for_heavy_imports():
 
 
 @pytest.mark.multiprocess
-def test_ctrl_c_saves_says_how_to_go_on_and_that_works(tmp_path):
+def test_ctrl_c_saves_says_how_to_go_on_and_that_works(tmp_path, capsys):
     long = [*SMALL_ARGUMENTS, "--epochs", "40"]
-    folder, whole = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "whole")
+    folder = RunFolder(tmp_path / "run")
     process = subprocess.Popen(
         [sys.executable, "-m", "freezeout", "train", *long, "--out", str(folder.path)],
         stdout=subprocess.PIPE,
@@ -224,10 +224,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_that_works(tmp_path):
     command = re.search(r"go on with: freezeout (train --resume) (\S+)", said)
     assert command, said
     assert "interrupted: resnet-8-8 on digits" in said
-    result = freezeout(*command[1].split(), command[2])
-    assert result.returncode == 0, result.stderr
-    assert freezeout("train", *long, "--out", whole.path).returncode == 0
-    assert_same_end(whole, folder)
+    assert main([*command[1].split(), command[2]]) == 0, capsys.readouterr().err
+    assert_same_end(train(tmp_path / "whole", epochs=40), folder)
 
 
 # -- mistakes: one line, exit code 2 ---------------------------------------------------------------

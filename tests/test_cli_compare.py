@@ -1,6 +1,7 @@
 """The verbs compare, sweep and report: what they print, what they leave, one line for mistakes."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -8,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 
 import pytest
 
-from freezeout.cli import main
-from freezeout.experiments import read_runs
+from freezeout.cli import carry_out, main
+from freezeout.experiments import read_run, read_runs
+from freezeout.experiments.job import failure, measure_job, run_job
+from freezeout.experiments.pool import Event
 from freezeout.training import RunFolder, start
 from runs import SMALL_ARGUMENTS, assert_same_end, train
 
@@ -26,7 +30,6 @@ epochs = 2
 device = "cpu"
 [grid]
 t0 = [0.6]
-seed = [0, 1]
 lr = [0.1, {lr}]
 """
 
@@ -45,11 +48,30 @@ def refused(capsys, *words):
     return err.strip()
 
 
+class Here:
+    """Stands for a pool, and does all tasks in this process."""
+
+    def __init__(self, processes, threads, logs, tell):
+        self.tell = tell
+
+    def run(self, teams, *, deadline=None):
+        for task in (task for team in teams for task in team):
+            if task.do == "measure":
+                measure_job(task.job)
+                continue
+            outcome = run_job(task.job)
+            error = read_run(task.job.folder).error if outcome == "done" else None
+            reason = failure(task.job.folder) or ""
+            self.tell(Event(task, outcome, error=error, reason=reason))
+        return True
+
+
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def first(tmp_path_factory):
+    """The program with its processes: one seed of a comparison, and what it printed."""
     folder = tmp_path_factory.mktemp("cli") / "comparison"
     result = subprocess.run(
-        [sys.executable, "-m", "freezeout", "compare", *SHORT, "--seeds", "2", "--out", folder],
+        [sys.executable, "-m", "freezeout", "compare", *SHORT, "--seeds", "1", "--out", folder],
         capture_output=True,
         text=True,
         timeout=240,
@@ -59,33 +81,47 @@ def compared(tmp_path_factory):
     return folder, result
 
 
+@pytest.fixture(scope="module")
+def compared(first):
+    """The same comparison with a second seed, which came in this process, and what that printed."""
+    folder, _ = first
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("seed-0/checkpoint.pt")}
+    assert len(before) == 4
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(carry_out, "Pool", Here)
+        assert main(["compare", "--resume", str(folder), "--seeds", "2"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    return folder, printed.getvalue()
+
+
 pytestmark = pytest.mark.multiprocess
 
 
 # --- compare -------------------------------------------------------------------------------------
 
 
-def test_compare_prints_a_table_and_a_sentence(compared):
-    folder, result = compared
+def test_compare_prints_a_table_and_a_sentence(first):
+    folder, result = first
     out = result.stdout
     assert result.stderr == ""
     assert "\x1b" not in out
-    for words in ("baseline", "cubic:0.6", "equal time", "rates only", "0 of 8 runs are done"):
+    for words in ("baseline", "cubic:0.6", "equal time", "rates only", "0 of 4 runs are done"):
         assert words in out
     text = " ".join(out.split())
     assert re.search(r"[Ff]reezing (paid|did not pay|made no difference|pays cannot be told)", text)
     assert f"freezeout report {folder}" in out
-    assert len(re.findall(r"^\[\d/8, .*seed [01]: error \d+\.\d\d %$", out, re.M)) == 8
+    assert len(re.findall(r"^\[\d/4, .*seed 0: error \d+\.\d\d %$", out, re.M)) == 4
 
 
-def test_the_line_of_a_run_tells_its_final_error(compared):
-    folder, result = compared
+def test_the_line_of_a_run_tells_its_final_error(first):
+    folder, result = first
     told = re.findall(r"resnet-8-8 on digits, (.*), seed (\d): error (\d+\.\d\d) %", result.stdout)
     records, _ = read_runs([folder])
     errors = {(r.arm, str(r.seed)): f"{r.error:.2f}" for r in records}
-    assert len(told) == 8
+    assert len(told) == 4
     assert {(arm, seed): error for arm, seed, error in told} == {
-        key: errors[key] for key in errors if key[1] in "01"
+        key: errors[key] for key in errors if key[1] == "0"
     }
 
 
@@ -108,7 +144,7 @@ def test_compare_leaves_the_numbers_as_csv(compared):
 
 def test_train_with_the_settings_of_a_run_gives_the_same_numbers(compared, tmp_path, capsys):
     folder, _ = compared
-    there = folder / "runs" / "resnet-8-8-on-digits" / "cubic-0.6" / "seed-1"
+    there = folder / "runs" / "resnet-8-8-on-digits" / "cubic-0.6" / "seed-0"
     words = ("train", "--config", there / "settings.toml", "--out", tmp_path / "run")
     assert main([str(w) for w in words]) == 0
     assert_same_end(RunFolder(tmp_path / "run"), RunFolder(there))
@@ -117,18 +153,16 @@ def test_train_with_the_settings_of_a_run_gives_the_same_numbers(compared, tmp_p
 
 
 def test_a_comparison_gets_more_seeds_and_repeats_nothing(compared, capsys):
-    folder, _ = compared
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("seed-0/checkpoint.pt")}
-    code, out, _ = run(capsys, "compare", "--resume", folder, "--seeds", 3)
-    assert code == 0
-    assert "8 of 12 runs are done" in out
-    assert len(re.findall(r"seed 2: error", out)) == 4
-    assert {p: p.stat().st_mtime_ns for p in before} == before
+    folder, printed = compared
+    assert "4 of 8 runs are done" in printed
+    assert len(re.findall(r"^\[[5-8]/8, .*seed 1: error \d+\.\d\d %$", printed, re.M)) == 4
+    text = " ".join(printed.split())
+    assert re.search(r"[Ff]reezing (paid|did not pay|made no difference|pays cannot be told)", text)
     code, out, _ = run(capsys, "compare", "--resume", folder)
     assert code == 0
-    assert "12 of 12 runs are done" in out
-    line = refused(capsys, "compare", "--resume", folder, "--seeds", 2)
-    assert "has 3 seeds already, got --seeds 2" in line
+    assert "8 of 8 runs are done" in out
+    line = refused(capsys, "compare", "--resume", folder, "--seeds", 1)
+    assert "has 2 seeds already, got --seeds 1" in line
 
 
 @pytest.mark.parametrize(
@@ -174,19 +208,20 @@ def test_the_same_command_in_the_same_folder_goes_on(compared, capsys):
 # --- sweep ---------------------------------------------------------------------------------------
 
 
-def test_a_sweep_tells_what_failed_and_goes_on(tmp_path, capsys):
+def test_a_sweep_tells_what_failed_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(carry_out, "Pool", Here)
     file = tmp_path / "my.toml"
     file.write_text(SWEEP.format(lr="1e25"))
     code, out, err = run(capsys, "sweep", file, "--out", tmp_path / "sweep")
     assert code == 2
     assert err.count("\n") == 1
-    assert "4 runs failed, the others are done. First: " in err
+    assert "2 runs failed, the others are done. First: " in err
     assert "training diverged" in err
     assert "--retry" in err
-    assert len(re.findall(r": error \d+\.\d\d %$", out, re.M)) == 4
+    assert len(re.findall(r": error \d+\.\d\d %$", out, re.M)) == 2
     code, out, err = run(capsys, "sweep", file, "--out", tmp_path / "sweep")
-    assert code == 2  # nothing to do, and still four that failed
-    assert "4 of 8 runs are done" in out
+    assert code == 2  # nothing to do, and still two that failed
+    assert "2 of 4 runs are done" in out
     other = tmp_path / "other.toml"
     other.write_text(SWEEP.format(lr="0.2").replace("epochs = 2", "epochs = 3"))
     line = refused(capsys, "sweep", other, "--out", tmp_path / "sweep")
@@ -198,7 +233,7 @@ def test_a_dry_run_lists_and_runs_nothing(tmp_path, capsys):
     file.write_text(SWEEP.format(lr="0.2"))
     code, out, _ = run(capsys, "sweep", file, "--out", tmp_path / "sweep", "--dry-run")
     assert code == 0
-    assert "8 runs in" in out
+    assert "4 runs in" in out
     assert "cell: resnet-8-8 on digits, lr=0.2" in out
     assert not (tmp_path / "sweep").exists()
     code, out, _ = run(capsys, "sweep", "--preset", "paper-wrn", "--dry-run")
@@ -224,7 +259,9 @@ def test_sweep_refuses_in_one_line(words, message, capsys, tmp_path, monkeypatch
     assert message in refused(capsys, "sweep", *words)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_a_sweep_with_all_saved(tmp_path, number, capsys):
     file = tmp_path / "my.toml"
     file.write_text(SWEEP.format(lr="0.2").replace("epochs = 2", "epochs = 300"))

@@ -429,7 +429,7 @@ def test_a_control_that_ends_elsewhere_is_told():
 
 # --- How often verdicts are wrong, and right ----------------------------------------------------
 
-REPEATS = 800
+REPEATS = 400
 
 
 def outcomes(rng, difference, seeds, *, spread=0.2, digits=None, repeats=REPEATS):

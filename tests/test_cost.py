@@ -23,6 +23,7 @@ from freezeout import (
     CostError,
     Costs,
     FreezeOut,
+    FreezeOutError,
     Freezer,
     FrozenPrefixWarning,
     Schedule,
@@ -167,13 +168,13 @@ def test_more_noise_gives_wider_intervals_that_hold_the_truth(virtual):
     for noise in (0.02, 0.1):
         held = 0
         width = 0.0
-        for seed in range(10):
+        for seed in range(6):
             generator = random.Random(seed)
             virtual.pace = lambda s, g=generator, n=noise: s * math.exp(g.gauss(0.0, n))
             low, high = plan(measured(virtual, price), 1000, t0=0.5).interval
             held += low <= truth <= high
             width += high - low
-        assert held >= 8  # of 10, with 95 % each
+        assert held >= 5  # of 6, with 95 % each
         widths.append(width)
     assert widths[1] > 2 * widths[0]
 
@@ -288,52 +289,64 @@ def test_a_few_dozen_steps_are_run_and_progress_tells_of_each(count):
 
 
 _PEAK = """
-import resource, sys, torch
+import gc, json, torch
+from pathlib import Path
 torch.set_num_threads(1)
 import freezeout.cost
 from torch import nn
 torch.manual_seed(0)
-net = {net}
-x = {x}
-optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-if sys.argv[1] == "train":
+nets = {
+    "weights": lambda: nn.Sequential(*(nn.Linear(2000, 2000) for _ in range(4))),
+    "activations": lambda: nn.Sequential(*(nn.BatchNorm2d(4) for _ in range(8))),
+}
+inputs = {"weights": (4, 2000), "activations": (64, 4, 96, 96)}
+
+def train(net, x, optimizer):
     for _ in range(3):
         net(x).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-else:
-    freezeout.measure_costs(net, x, optimizer=optimizer, rounds=2)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+def measure(net, x, optimizer):
+    freezeout.measure_costs(net, x, optimizer=optimizer, rounds=1)
+
+def peak(what, name):
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    net, x = nets[name](), torch.randn(*inputs[name])
+    what(net, x, torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+none = peak(lambda *_: None, "weights")  # the weights alone
+print(json.dumps([none, {n: [peak(train, n), peak(measure, n)] for n in nets}]))
 """
 
 
+@pytest.fixture(scope="module")
+def peaks():
+    """Of a process with weights alone, and of training and of measuring each network (MiB)."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _PEAK],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=200,
+        # Freed memory goes back at once, or what is counted is the allocator's waste.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
+    )
+    return json.loads(ran.stdout)
+
+
 @pytest.mark.multiprocess
-@pytest.mark.parametrize(
-    ("net", "x"),
-    [
-        ("nn.Sequential(*(nn.Linear(2400, 2400) for _ in range(4)))", "torch.randn(4, 2400)"),
-        (
-            "nn.Sequential(*(nn.BatchNorm2d(4) for _ in range(8)))",
-            "torch.randn(64, 4, 96, 96)",
-        ),
-    ],
-    ids=["weights", "activations"],
-)
-def test_the_peak_of_memory_is_that_of_training(net, x):
-    peaks = {}
-    for what in ("train", "measure"):
-        ran = subprocess.run(
-            [sys.executable, "-c", _PEAK.format(net=net, x=x), what],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=200,
-            # Freed memory goes back at once, or what is counted is the allocator's waste.
-            env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
-        )
-        peaks[what] = int(ran.stdout)
-    # 92 MB of weights, 75 MB of activations; the margin is for code that is loaded (MiB)
-    assert peaks["measure"] <= peaks["train"] + 20
+@pytest.mark.parametrize("name", ["weights", "activations"])
+def test_the_peak_of_memory_is_that_of_training(peaks, name):
+    alone, found = peaks
+    train, measure = found[name]
+    if name == "weights":  # the peak is really looked at: gradients and momentum come to it
+        assert train > alone + 100
+    # 64 MB of weights, 75 MB of activations; the margin is for code that is loaded (MiB)
+    assert measure <= train + 20
 
 
 # --- Nothing is left behind --------------------------------------------------------------------
@@ -579,9 +592,11 @@ def test_activation_checkpointing_counts_what_runs_twice_as_backward(reentrant):
     with FlopCounterMode(display=False) as counter:
         net(x).sum().backward()
     net.zero_grad()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the reentrant kind lets no backward pass stop
-        costs = measure_costs(net, x, rounds=1)
+    if reentrant:  # nor could it be trained with layers frozen
+        with pytest.raises(FreezeOutError, match="use_reentrant=True"):
+            measure_costs(net, x, rounds=1)
+        return
+    costs = measure_costs(net, x, rounds=1)
     assert costs.step_flops(0) == counter.get_total_flops()
     assert [c.forward_flops for c in costs.layers] == [2 * 4 * 64] * 4 + [2 * 4 * 16]
 
@@ -1092,7 +1107,7 @@ def test_ddp_is_refused_with_what_to_do():
             nn.Module.__init__(self)
             self.module = module
 
-    with pytest.raises(CostError, match="Measure the model inside, before it is wrapped"):
+    with pytest.raises(CostError, match="Measure it before it is wrapped"):
         measure_costs(Wrapped(mlp()), torch.randn(2, 8))
 
 

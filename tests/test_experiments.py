@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from freezeout.errors import RunError
+from freezeout.errors import FreezeOutError, RunError
 from freezeout.evidence import compare
 from freezeout.experiments import Experiment, Grid, Job, Label, Pool, read_run, read_runs
 from freezeout.experiments import job as job_module
@@ -201,12 +202,38 @@ def pool(folder, events, **options):
     return Pool(options.pop("processes", 2), 1, folder / "logs", events.append, **options)
 
 
+class Pretend:
+    """Measures in this process, runs if asked to, and notes what it is told to do and what came."""
+
+    def __init__(self, *, runs=False):
+        self.tasks = []
+        self.came = []
+        self.runs = runs
+
+    def run(self, teams, *, deadline=None):
+        for task in (task for team in teams for task in team):
+            self.tasks.append(task)
+            if task.do == "run":
+                self.came.append(run_job(task.job) if self.runs else None)
+                continue
+            try:
+                measure_job(task.job)
+            except FreezeOutError as error:
+                self.came.append(str(error))
+            else:
+                self.came.append("done")
+        return True
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
+    """One seed in processes, with what they told, and one more in this process."""
     folder = tmp_path_factory.mktemp("compared")
-    experiment = made(folder, arms=TURNS, grid={"seed": [0, 1]})
     events = []
-    assert experiment.run(pool(folder, events))
+    assert made(folder, arms=TURNS, grid={"seed": [0]}).run(pool(folder, events))
+    experiment, here = made(folder, arms=TURNS, grid={"seed": [0, 1]}), Pretend(runs=True)
+    assert experiment.run(here)
+    assert here.came == ["done"] * 4
     return experiment, events
 
 
@@ -217,9 +244,12 @@ def test_every_run_of_an_experiment_is_done_in_its_folder(compared):
     experiment, events = compared
     assert experiment.grid.size == 8
     done = [e for e in events if e.kind == "done" and e.task.do == "run"]
-    assert len(done) == 8
+    assert len(done) == 4
     assert {e.kind for e in events} == {"begin", "turn", "done"}
-    folders = {str(e.task.job.folder.relative_to(experiment.folder)) for e in done}
+    told = {str(e.task.job.folder.relative_to(experiment.folder)) for e in done}
+    runs = (experiment.folder / "runs").rglob("summary.json")
+    folders = {str(path.parent.relative_to(experiment.folder)) for path in runs}
+    assert told == {folder for folder in folders if folder.endswith("seed-0")}
     assert folders == {
         f"runs/resnet-8-8-on-digits/{arm}/seed-{seed}"
         for arm in (
@@ -235,7 +265,7 @@ def test_every_run_of_an_experiment_is_done_in_its_folder(compared):
 @pytest.mark.parametrize("arm", ["baseline", "cubic-0.6", "cubic-0.6-rates-only"])
 def test_a_run_in_a_comparison_is_the_one_that_train_makes(compared, arm, tmp_path):
     experiment, _ = compared
-    folder = RunFolder(experiment.folder / "runs" / "resnet-8-8-on-digits" / arm / "seed-1")
+    folder = RunFolder(experiment.folder / "runs" / "resnet-8-8-on-digits" / arm / "seed-0")
     again = RunFolder(tmp_path / "again")
     start(folder.settings(), again)
     assert_same_end(again, folder)
@@ -323,36 +353,48 @@ def test_what_is_done_is_never_repeated_and_more_seeds_can_follow(compared):
     experiment, _ = compared
     files = sorted((experiment.folder / "runs").rglob("checkpoint.pt"))
     before = [path.stat().st_mtime_ns for path in files]
-    events = []
-    assert experiment.run(pool(experiment.folder, events))
-    assert events == []
+    nothing, here = Pretend(), Pretend(runs=True)
+    assert experiment.run(nothing)
+    assert nothing.tasks == []
     grid = replace(experiment.grid, seeds=(0, 1, 2), rates_only=False, equal_time=False)
     more = Experiment(experiment.folder, grid)
-    assert more.run(pool(experiment.folder, events))
-    begun = [e.task.job for e in events if e.kind == "begin"]
-    assert {j.settings.seed for j in begun} == {2}
-    assert len(begun) == 2
+    assert more.run(here)
+    assert here.came == ["done"] * 2
+    assert {task.job.settings.seed for task in here.tasks} == {2}
     assert [path.stat().st_mtime_ns for path in files] == before
 
 
-def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path):
-    experiment = made(tmp_path, grid={"seed": [0]}, t0=1.0)
-    events = []
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory):
+    """A baseline alone, in one process that is killed half-way, and what that process was given."""
+    folder = tmp_path_factory.mktemp("killed")
+    experiment = made(folder, grid={"seed": [0]}, t0=1.0, arms={"equal_time": True})
+    events, seen = [], {}
 
     def tell(event):
         events.append(event)
+        if event.kind == "turn" and not seen:
+            (pid,) = children()
+            seen["cores"] = os.sched_getaffinity(pid)
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            seen["threads"] = b"OMP_NUM_THREADS=1" in environment
         if event.kind == "turn" and event.step == 25 and not any(e.kind == "retry" for e in events):
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
 
-    assert experiment.run(Pool(1, 1, tmp_path / "logs", tell))
+    assert experiment.run(Pool(1, 1, folder / "logs", tell))
+    return folder, events, seen
+
+
+def test_a_killed_process_goes_on_from_its_last_checkpoint(killed_once, tmp_path):
+    place, events, _ = killed_once
     kinds = [e.kind for e in events if e.kind != "turn"]
     assert kinds == ["begin", "retry", "done"]
     retry = next(e for e in events if e.kind == "retry")
     assert "signal 9" in retry.reason
     after = [e.step for e in events[events.index(retry) :] if e.kind == "turn"]
     assert after[0] == 20  # the checkpoint after the second epoch, not the beginning
-    folder = RunFolder(tmp_path / "runs" / "resnet-8-8-on-digits" / "baseline" / "seed-0")
+    folder = RunFolder(place / "runs" / "resnet-8-8-on-digits" / "baseline" / "seed-0")
     again = RunFolder(tmp_path / "again")
     start(folder.settings(), again)
     assert_same_end(again, folder)
@@ -377,20 +419,23 @@ def test_what_fails_or_dies_is_recorded_and_does_not_stop_the_rest(tmp_path):
     assert len(records) == 1
     assert sorted(run.reason.split()[0] for run in unread) == ["its", "training"]
     # Not again by itself; on request what died goes on.
-    again = []
-    assert experiment.run(Pool(1, 1, tmp_path / "logs", again.append))
-    assert again == []
-    assert experiment.run(Pool(1, 1, tmp_path / "logs", again.append), retry=True)
-    ends = {e.task.job.settings.lr: e.kind for e in again if e.kind in ("done", "failed")}
-    assert ends == {1e25: "failed", 0.2: "done"}
+    nothing, again = Pretend(), Pretend(runs=True)
+    assert experiment.run(nothing)
+    assert nothing.tasks == []
+    died = ends[0.2].task.job.folder
+    before = first_epoch(died)
+    assert experiment.run(again, retry=True)
+    assert first_epoch(died) == before
+    rates = [task.job.settings.lr for task in again.tasks]
+    assert dict(zip(rates, again.came, strict=True)) == {1e25: "failed", 0.2: "done"}
 
 
 def test_a_stopped_experiment_goes_on_to_the_same_bits(tmp_path, compared):
     whole, _ = compared
-    experiment = made(tmp_path, arms={**TURNS, "rates_only": False}, grid={"seed": [0]})
+    experiment = made(tmp_path, arms={"turns": True}, grid={"seed": [0]})
     experiment.save()
     (tmp_path / "plans").mkdir()
-    for file in (whole.folder / "plans").iterdir():  # the same lengths
+    for file in (whole.folder / "plans").iterdir():  # the same costs
         (tmp_path / "plans" / file.name).write_bytes(file.read_bytes())
     events = []
     runner = pool(tmp_path, events, processes=1)
@@ -405,12 +450,16 @@ def test_a_stopped_experiment_goes_on_to_the_same_bits(tmp_path, compared):
     assert {e.kind for e in events} >= {"interrupted"}
     assert "done" not in {e.kind for e in events}
     assert children() == []
-    later = []
-    assert experiment.run(pool(tmp_path, later, processes=1))
     assert max(e.step for e in events) < 25
-    assert min(e.step for e in later if e.kind == "turn") >= 12  # not from the beginning
-    for arm in ("baseline", "cubic-0.6", "cubic-0.6-equal-time"):
-        place = Path("runs") / "resnet-8-8-on-digits" / arm / "seed-0"
+    runs = [
+        Path("runs") / "resnet-8-8-on-digits" / arm / "seed-0" for arm in ("baseline", "cubic-0.6")
+    ]
+    before = [first_epoch(tmp_path / place) for place in runs]
+    steps = [load_checkpoint(tmp_path / place / "checkpoint.pt")["step"] for place in runs]
+    assert min(steps) >= 12
+    assert experiment.run(Pretend(runs=True))
+    assert [first_epoch(tmp_path / place) for place in runs] == before  # not from the beginning
+    for place in runs:
         assert_same_end(RunFolder(tmp_path / place), RunFolder(whole.folder / place))
 
 
@@ -458,7 +507,7 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
 
 def test_what_is_refused_leaves_the_description_as_it_was(tmp_path):
     experiment = made(tmp_path, grid={"seed": [0]}, t0=1.0)
-    assert experiment.run(pool(tmp_path, []))
+    assert experiment.run(Pretend(runs=True))
     before = experiment.description.read_text()
     with pytest.raises(RunError, match=r"with epochs=4, but 2 is asked for"):
         made(tmp_path, grid={"seed": [0]}, t0=1.0, epochs=2).run(None)
@@ -476,25 +525,11 @@ def test_a_run_that_cannot_be_read_does_not_stop_the_rest(tmp_path):
     broken.mkdir(parents=True)
     (broken / "settings.toml").write_text("model =")
     experiment.save()
-    assert experiment.run(pool(tmp_path, []))
+    assert experiment.run(Pretend(runs=True))
     records, unread = read_runs([tmp_path])
     assert [r.seed for r in records] == [1]
     assert "its folder cannot be read" in unread[0].reason
     assert experiment.done() == 1
-
-
-class Pretend:
-    """Measures as if, and notes what it is told to do."""
-
-    def __init__(self):
-        self.tasks = []
-
-    def run(self, teams, *, deadline=None):
-        for task in (task for team in teams for task in team):
-            self.tasks.append(task)
-            if task.do == "measure":
-                measure_job(task.job)
-        return True
 
 
 def test_costs_are_measured_anew_for_other_settings_and_not_for_the_same(tmp_path):
@@ -541,23 +576,25 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 def test_a_cell_that_cannot_be_measured_fails_and_the_others_go_on(tmp_path, equal_time):
     experiment = made(
         tmp_path,
-        arms={"equal_time": equal_time},
+        arms={"equal_time": equal_time, "baseline": not equal_time},
         grid={"model": ["resnet-8-8", "no-such-net"], "seed": [0]},
     )
-    assert experiment.run(pool(tmp_path, []), keep_checkpoints=False)
+    runner = pool(tmp_path, []) if equal_time else Pretend(runs=True)
+    assert experiment.run(runner, keep_checkpoints=False)
     records, unread = read_runs([tmp_path])
     assert {r.model for r in records} == {"resnet-8-8"}
-    assert len(records) == 2 + equal_time
-    assert any("its step cannot be measured" in run.reason for run in unread)
+    assert len(records) == 2
+    assert len(unread) == (1 if equal_time else 2)
+    if equal_time:
+        assert "its step cannot be measured" in unread[0].reason
     assert all("unknown network 'no-such-net'" in run.reason for run in unread)
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
-def test_nothing_to_shorten_is_no_obstacle(tmp_path):
-    experiment = made(tmp_path, t0=1.0, arms={"equal_time": True})
-    events = []
-    assert experiment.run(pool(tmp_path, events))
-    assert [e.kind for e in events if e.kind != "turn"] == ["begin", "done"]
+def test_nothing_to_shorten_is_no_obstacle(killed_once):
+    _, events, _ = killed_once
+    assert {(e.task.do, e.task.job.label.kind) for e in events} == {("run", "baseline")}
+    assert events[-1].kind == "done"
     assert job_status(events[0].task.job) == "done"
 
 
@@ -573,18 +610,8 @@ def test_slots_have_cores_of_their_own():
     assert slot_cores(len(cores) + 1, 1) == [None] * (len(cores) + 1)
 
 
-def test_a_process_is_pinned_and_has_its_threads(tmp_path):
-    experiment = made(tmp_path, t0=1.0)
-    seen = {}
-
-    def tell(event):
-        if event.kind == "turn" and not seen:
-            (pid,) = children()
-            seen["cores"] = os.sched_getaffinity(pid)
-            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            seen["threads"] = b"OMP_NUM_THREADS=1" in environment
-
-    assert experiment.run(Pool(1, 1, tmp_path / "logs", tell))
+def test_a_process_is_pinned_and_has_its_threads(killed_once):
+    _, _, seen = killed_once
     assert seen == {"cores": {available_cores()[0]}, "threads": True}
 
 
@@ -594,9 +621,15 @@ def test_a_pool_needs_processes_and_threads(tmp_path):
             Pool(*values, tmp_path, print)
 
 
-def test_the_first_signal_asks_to_stop_and_the_second_acts():
-    import threading
+@pytest.fixture
+def interruptible():
+    """Ctrl-C acts as usual; programs that a shell begins in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
+
+def test_the_first_signal_asks_to_stop_and_the_second_acts(interruptible):
     stop = threading.Event()
     with StopSignals(stop) as signals:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -705,6 +738,13 @@ def read(path):
         return path.read_text()
     except OSError:  # not there yet, or gone
         return ""
+
+
+def first_epoch(run):
+    """The beginning of a run's log, with the seconds that its first epoch took."""
+    lines = read(run / "log.jsonl").splitlines()[:6]
+    assert any('"epoch"' in line for line in lines)
+    return lines[: 1 + next(i for i, line in enumerate(lines) if '"epoch"' in line)]
 
 
 def wait_for(condition, seconds=60):

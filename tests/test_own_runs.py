@@ -222,14 +222,14 @@ def test_a_plan_has_images_as_small_as_the_run(own, write, tmp_path, capsys):
 
 @pytest.mark.multiprocess
 def test_an_experiment_finds_network_and_data_in_its_processes(own, tmp_path):
-    values = {**OWN, "arms": {"turns": True}, "grid": {"seed": [0]}}
+    values = {**OWN, "arms": {"turns": True, "baseline": False}, "grid": {"seed": [0]}}
     experiment = Experiment(tmp_path / "out", Grid.from_dict(values, "test"))
     events = []
     assert experiment.run(Pool(1, 1, tmp_path / "logs", events.append))
     assert [e.reason for e in events if e.kind == "failed"] == []
     folder = experiment.folder / "runs" / "own_nets-make-on-own_data-load"
     arms = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    assert arms == ["baseline", "cubic-0.5"]
+    assert arms == ["cubic-0.5"]
     alone = trained(tmp_path / "alone", own())
     assert_same_end(RunFolder(folder / "cubic-0.5" / "seed-0"), alone)
 

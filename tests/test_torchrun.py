@@ -348,6 +348,7 @@ def failing(folder, what):
 TESTS = str(Path(__file__).parent)
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_both_with_one_line(tmp_path):
     words = failing(tmp_path, "raise ValueError('no more')")
     codes, out, err = together(*words, cwd=tmp_path, PYTHONPATH=TESTS)

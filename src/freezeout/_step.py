@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from freezeout._step_errors import checked_loss, line_of
 from freezeout._timeline import Where
-from freezeout.errors import CostError
+from freezeout.errors import CostError, FreezeOutError
 from freezeout.layers import Layers
 from freezeout.tensors import call_arguments, is_out_of_memory, tensors_in
 
@@ -62,6 +62,8 @@ class TrainingStep:
     def _forward(self) -> Any:
         try:
             return self._model(*self._args, **self._kwargs)
+        except FreezeOutError:  # it says by itself what to do
+            raise
         except Exception as error:
             if is_out_of_memory(error):
                 raise

@@ -27,6 +27,7 @@ def test_files_hold_what_is_said(fixture, request):
     assert data_shape(dataset.name) == shape_of(dataset)
 
 
+@pytest.mark.slow
 def test_cifar100_holds_what_is_said(shared_data):
     dataset = load("cifar100", data_dir=shared_data, download=False)
     assert data_shape("cifar100") == shape_of(dataset)
