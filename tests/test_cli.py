@@ -431,7 +431,7 @@ def test_several_processes_without_a_launcher_are_refused_once(tmp_path, monkeyp
     line = capsys.readouterr().err
     if rank == "0":
         assert line.count("\n") == 1
-        assert "RANK, MASTER_ADDR, MASTER_PORT is not set" in line
+        assert "nothing set RANK, MASTER_ADDR, MASTER_PORT" in line
         assert "Start them with torchrun, or unset WORLD_SIZE" in line
     else:
         assert line == ""

@@ -179,6 +179,15 @@ def test_averaged_weights_are_those_of_the_frozen_layers():
     assert not module.net[0].weight.requires_grad
 
 
+def test_a_second_fit_anneals_over_what_is_left():
+    module, callback = Module(), FreezeOutCallback(**SETTINGS)
+    run = fit(module, callback)
+    assert callback.scheduler.total_steps == 40
+    run.fit_loop.max_epochs = 8
+    run.fit(module, loader(), loader(32))
+    assert (callback.scheduler.total_steps, callback.scheduler.progress) == (24, 1.0)
+
+
 def test_bad_use_says_what_to_do():
     class Two(Module):
         def configure_optimizers(self):

@@ -196,6 +196,16 @@ def test_bad_use_says_what_to_do(tmp_path):
     with pytest.raises(FreezeOutError, match="already tied to another Trainer"):
         trainer(tmp_path, callback)
 
+    twice = trainer(tmp_path, FreezeOutCallback(**SETTINGS))
+    second = FreezeOutCallback(**SETTINGS)
+    twice.add_callback(second)
+    with pytest.raises(FreezeOutError, match="has two FreezeOutCallbacks"):
+        second.bind(twice)
+    twice.pop_callback(FreezeOutCallback)
+    twice.remove_callback(FreezeOutCallback)
+    twice.train()
+    assert not isinstance(twice.lr_scheduler, FreezeOut)  # taken out again
+
     optimizer = torch.optim.SGD(network().parameters(), 0.1)
     theirs = torch.optim.lr_scheduler.ConstantLR(optimizer)
     own = trainer(tmp_path, FreezeOutCallback())

@@ -67,8 +67,9 @@ class Launcher:
         missing = [name for name in names if not environ.get(name)]
         if missing:
             raise RunError(
-                f"a launcher started {environ.get('WORLD_SIZE')} processes (WORLD_SIZE), but "
-                f"{', '.join(missing)} is not set. Start them with torchrun, or unset WORLD_SIZE."
+                f"WORLD_SIZE is {environ.get('WORLD_SIZE')}, as a launcher of several processes "
+                f"sets it, but nothing set {', '.join(missing)}. Start them with torchrun, or "
+                "unset WORLD_SIZE."
             )
         try:
             self._rank, self._size, self._local = (

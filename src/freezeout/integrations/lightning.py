@@ -53,7 +53,7 @@ class FreezeOutCallback(Callback):
         example: An example input of the module's ``forward``, to find the order of execution.
         strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
         total_steps: Length of training in optimizer updates; by default the trainer's
-            ``estimated_stepping_batches``.
+            ``estimated_stepping_batches``, less what it has done in an earlier ``fit``.
 
     Attributes:
         schedule: The settings.
@@ -218,5 +218,13 @@ def _length(trainer: Trainer) -> int:
             f"the length of training is not known (the trainer estimates {steps} updates), but "
             "freeze times are fractions of it. Give Trainer(max_steps=...), or "
             "FreezeOutCallback(total_steps=...)."
+        )
+    begun = trainer.global_step if getattr(trainer, "ckpt_path", None) is None else 0
+    if begun:  # estimates count from the first fit() of this trainer, a new schedule from this one
+        steps -= begun
+    if steps < 1:
+        raise FreezeOutError(
+            f"this trainer has done all of its {begun} updates, so there is nothing left to train. "
+            "Raise max_epochs or max_steps, or make a new Trainer."
         )
     return int(steps)

@@ -120,11 +120,21 @@ class FreezeOutCallback(TrainerCallback):
             raise FreezeOutError(
                 "the FreezeOutCallback is already tied to another Trainer. Make one for each."
             )
+        if any(
+            isinstance(other, FreezeOutCallback) and other is not self and other._trainer is trainer
+            for other in trainer.callback_handler.callbacks
+        ):
+            raise FreezeOutError(
+                "the Trainer has two FreezeOutCallbacks, and both would freeze its layers. Give "
+                "it one."
+            )
         self._trainer = trainer
         host: Any = trainer  # it declares a narrower type for its scheduler than it takes
         original = trainer.create_scheduler
 
         def create_scheduler(num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
+            if self not in trainer.callback_handler.callbacks:  # it was taken out again
+                return original(num_training_steps, optimizer)
             if self.schedule.anneal is None:
                 theirs = original(num_training_steps, optimizer)
                 host.lr_scheduler = _Beside(theirs, self._make(host, num_training_steps, optimizer))

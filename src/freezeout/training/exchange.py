@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import warnings
 from typing import Any
 
 import torch
@@ -11,10 +12,18 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from freezeout.errors import RunError
 from freezeout.training.processes import Processes
-from freezeout.training.synced_norm import synchronise
+from freezeout.training.synced_norm import other_buffers, synchronise
 
-__all__ = ["draw_apart", "random_states", "restore_random", "spread"]
+__all__ = [
+    "check_alike",
+    "draw_apart",
+    "random_states",
+    "restore_random",
+    "share_buffers",
+    "spread",
+]
 
 
 def spread(
@@ -24,7 +33,8 @@ def spread(
 
     Gradients are added, not averaged: each process divides its loss by the images of the whole
     batch, so that the sum is the gradient of the mean loss also where parts differ in size. Every
-    process begins with the weights and buffers of rank 0. BatchNorm uses the whole batch.
+    process begins with the weights and buffers of rank 0. BatchNorm uses the whole batch; buffers
+    of another kind follow those of rank 0 from step to step.
 
     Args:
         model: On its device.
@@ -35,10 +45,13 @@ def spread(
             more its last bits would be others.
     """
     synchronise(model)
-    # Buffers are the same everywhere already. The name of this choice changed in PyTorch 2.13.
+    # Those of a synchronised BatchNorm are the same everywhere already. The name of this choice
+    # changed in PyTorch 2.13.
     known = inspect.signature(DistributedDataParallel).parameters
     choice = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    options: dict[str, Any] = {choice: False}
+    options: dict[str, Any] = {choice: bool(other_buffers(model))}
+    # An own network may leave parameters out in one step and not in another.
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     wrapper = DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
@@ -50,6 +63,27 @@ def spread(
     add = _sum_in_order if in_order else _sum
     wrapper.register_comm_hook(None, lambda state, bucket: add(bucket))
     return wrapper
+
+
+def check_alike(model: nn.Module, name: str, processes: Processes) -> None:
+    """Raises `RunError`, in every process, if a model differs in shape between them."""
+    own = [(n, tuple(p.shape), str(p.dtype)) for n, p in model.named_parameters()]
+    found = processes.gather_objects(own)
+    for rank, other in enumerate(found):
+        if other != found[0]:
+            raise RunError(
+                f"{name} makes another network in process {rank} than in process 0. It must not "
+                "depend on the process it runs in."
+            )
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Gives every process rank 0's buffers, as far as they may differ: before a test of them."""
+    for buffer in other_buffers(model):
+        sent = buffer.contiguous()
+        dist.broadcast(sent, 0)
+        if sent is not buffer:
+            buffer.copy_(sent)
 
 
 def _sum(bucket: Any) -> torch.futures.Future[torch.Tensor]:

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["local_norms", "synchronise"]
+__all__ = ["local_norms", "other_buffers", "synchronise"]
 
 
 def synchronise(model: nn.Module) -> None:
@@ -51,6 +51,18 @@ def local_norms(model: nn.Module) -> list[str]:
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in known
         }
     )
+
+
+def other_buffers(model: nn.Module) -> list[torch.Tensor]:
+    """Buffers that are not those of a BatchNorm over all processes, and may differ between them."""
+    known = (*_SYNCED.values(), nn.SyncBatchNorm)
+    return [
+        buffer
+        for module in model.modules()
+        if type(module) not in known
+        for buffer in module._buffers.values()
+        if buffer is not None
+    ]
 
 
 class _Synced(nn.modules.batchnorm._BatchNorm):

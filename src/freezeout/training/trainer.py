@@ -30,7 +30,14 @@ from freezeout.training.assembly import (
     pick_device,
 )
 from freezeout.training.clock import StepClock
-from freezeout.training.exchange import draw_apart, random_states, restore_random, spread
+from freezeout.training.exchange import (
+    check_alike,
+    draw_apart,
+    random_states,
+    restore_random,
+    share_buffers,
+    spread,
+)
 from freezeout.training.memory import MemoryMeter
 from freezeout.training.observer import EpochRecord
 from freezeout.training.processes import ALONE, Processes
@@ -100,10 +107,11 @@ class Trainer:
         self.optimizer = build_optimizer(settings, self.model)
         self.network = self.model
         if processes.size > 1:
+            check_alike(self.model, settings.model, processes)
             self.network = spread(
                 self.model,
                 self.device,
-                unused=bool(layers.idle),
+                unused=bool(layers.idle) or self._own is not None,
                 same_bits=settings.deterministic,
             )
             draw_apart(settings.seed, processes)
@@ -240,6 +248,8 @@ class Trainer:
         loss = torch.zeros((), device=self.device, dtype=torch.float64)
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
         self.model.eval()
+        if self.processes.size > 1:
+            share_buffers(self.model)
         with torch.no_grad():
             for images, labels in self.test_data.epoch(0):
                 with self._autocast():
