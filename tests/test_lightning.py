@@ -201,7 +201,7 @@ def test_bad_use_says_what_to_do():
         fit(Module(), FreezeOutCallback(), max_epochs=-1)
     with pytest.raises(ValueError, match="t0 must lie in"):
         FreezeOutCallback(t0=1.5)
-    with pytest.raises(TypeError, match="schedule already holds all settings, got more beside it"):
+    with pytest.raises(TypeError, match="schedule already holds all settings, got t0 beside it"):
         FreezeOutCallback(schedule=Schedule(), t0=0.5)
     with pytest.raises(TypeError, match=r"must be a freezeout.Schedule, got 0\.5"):
         FreezeOutCallback(schedule=0.5)

@@ -30,7 +30,7 @@ ALLOWED = {
     "schedule": BASE | {"merging"},
     "tensors": BASE,
     "layers": BASE | {"tensors"},
-    "optimizers": BASE,
+    "optimizers": BASE | {"tensors"},
     "compiled": BASE | {"layers"},
     "distributed": BASE | {"layers", "tensors"},
     "freezing": LOW,

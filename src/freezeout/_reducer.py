@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
@@ -43,6 +44,8 @@ _BUILT_FOR = "_freezeout_reduces"
 _IGNORED = "_freezeout_ignores"
 _RETIRED = "_freezeout_retired"
 _SILENT = "_freezeout_silent"
+
+_READ_WHEN_MADE = "_ddp_params_and_buffers_to_ignore"  # in the module's, by PyTorch
 _HELPER_TAKES = ("parameters", "expect_sparse_gradient", "param_to_name_mapping", "static_graph")
 
 
@@ -154,9 +157,10 @@ def rebuild(wrapper: DistributedDataParallel) -> None:
     if static:
         wrapper.static_graph = False  # or setting it would be taken for a repetition
         wrapper._set_static_graph()
+    register: Any = vars(dist)["_register_comm_hook"]  # private, and not among its types
     for hook, state in wrapper._comm_hooks:
         _forget_buckets(state)
-        dist._register_comm_hook(wrapper.reducer, state, hook)  # type: ignore[attr-defined]
+        register(wrapper.reducer, state, hook)
 
 
 def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:
@@ -236,24 +240,18 @@ def _options(wrapper: DistributedDataParallel) -> dict[str, Any]:
     return options
 
 
-class _leaving_out:  # noqa: N801 - used as a function
+@contextmanager
+def _leaving_out(module: nn.Module, names: set[str]) -> Iterator[None]:
     """Lets DistributedDataParallel, while it is made, leave out what the old one left out."""
-
-    _NAME = "_ddp_params_and_buffers_to_ignore"
-
-    def __init__(self, module: nn.Module, names: set[str]) -> None:
-        self._module = module
-        self._names = names
-
-    def __enter__(self) -> None:
-        self._before = self._module.__dict__.get(self._NAME)
-        self._module.__dict__[self._NAME] = self._names
-
-    def __exit__(self, *error: object) -> None:
-        if self._before is None:
-            del self._module.__dict__[self._NAME]
+    before = module.__dict__.get(_READ_WHEN_MADE)
+    module.__dict__[_READ_WHEN_MADE] = names
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.__dict__[_READ_WHEN_MADE]
         else:
-            self._module.__dict__[self._NAME] = self._before
+            module.__dict__[_READ_WHEN_MADE] = before
 
 
 def _forget_buckets(state: Any) -> None:

@@ -6,13 +6,11 @@ needs one. Behind a frozen prefix it does not: all blocks would stop learning, w
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
-
 from torch import nn
 from torch.utils.checkpoint import CheckpointFunction
 
 from freezeout.errors import FreezeOutError
+from freezeout.tensors import called_from
 
 __all__ = ["refuse_reentrant"]
 
@@ -25,10 +23,7 @@ def refuse_reentrant(module: nn.Module) -> None:
     Args:
         module: What runs there, for the message.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not _REENTRANT:
-        frame = frame.f_back
-    if frame is not None:
+    if called_from(_REENTRANT):
         raise FreezeOutError(
             f"{type(module).__name__} runs under activation checkpointing with use_reentrant=True. "
             "Behind frozen layers that kind gives no gradient to any block, without an error. Use "

@@ -8,7 +8,6 @@ from torch import nn
 from torch.optim import LBFGS, Optimizer
 
 from freezeout.layers import Layers, unwrap
-from freezeout.schedule import Schedule
 
 __all__ = [
     "check_alone",
@@ -18,7 +17,6 @@ __all__ = [
     "check_same_steps",
     "check_updates",
     "difference",
-    "one_of",
 ]
 
 
@@ -54,20 +52,6 @@ def check_belongs(layers: Layers, model: nn.Module, optimizer: Optimizer) -> Non
             f"the optimizer holds no parameter of the {type(layers.model).__name__} given as "
             "model, so no rate would be set. Make the optimizer from this model's parameters."
         )
-
-
-def one_of(schedule: Schedule | None, given: Schedule) -> Schedule:
-    if schedule is None:
-        return given
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule must be a freezeout.Schedule, got {schedule!r}. Make one.")
-    both = given.settings()
-    if both:
-        raise TypeError(
-            f"schedule already holds all settings, got {', '.join(both)} beside it. "
-            "Give either the schedule or the settings one by one."
-        )
-    return schedule
 
 
 def difference(key: str, there: Any, here: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from types import FrameType
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from freezeout.errors import FreezeOutError
+from freezeout.tensors import called_from
 
 __all__ = ["after_split", "is_active", "makes_state_only", "release", "unwrap_optimizer"]
 
@@ -89,10 +89,7 @@ def makes_state_only(optimizer: Optimizer) -> bool:
     if (isinstance(rate, torch.Tensor) and rate.device.type != "cpu") or float(rate) != 0.0:
         return False
     code = getattr(getattr(module, "_init_optim_state", None), "__code__", None)
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    return frame is not None
+    return called_from(code)
 
 
 def after_split(optimizer: Optimizer) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "freeze_step",
     "freeze_times",
     "initial_scales",
+    "one_schedule",
     "rate_factors",
     "warmup_factor",
 ]
@@ -415,6 +416,29 @@ class Schedule:
             for name, value in own.items()
             if state.get(name) != value
         ]
+
+
+def one_schedule(schedule: Schedule | None, given: Schedule) -> Schedule:
+    """The settings that hold, where they may be given as one object or one by one.
+
+    Args:
+        schedule: The object, or ``None``.
+        given: What was given one by one.
+
+    Raises:
+        TypeError: If `schedule` is something else, or settings were given beside it.
+    """
+    if schedule is None:
+        return given
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a freezeout.Schedule, got {schedule!r}. Make one.")
+    both = given.settings()
+    if both:
+        raise TypeError(
+            f"schedule already holds all settings, got {', '.join(both)} beside it. "
+            "Give either the schedule or the settings one by one."
+        )
+    return schedule
 
 
 def _reached(progress: float, time: float) -> bool:

@@ -22,7 +22,6 @@ from freezeout._scheduler_checks import (
     check_same_steps,
     check_updates,
     difference,
-    one_of,
 )
 from freezeout.compiled import Graphs, recompile_trouble
 from freezeout.errors import CheckpointError, FreezeOutError, FrozenPrefixWarning
@@ -30,7 +29,15 @@ from freezeout.freezing import Freezer
 from freezeout.groups import split_groups
 from freezeout.layers import Layers, LayerSpec, split_layers
 from freezeout.optimizers import is_active, makes_state_only, unwrap_optimizer
-from freezeout.schedule import Anneal, Schedule, Spacing, annealing, rate_factors, warmup_factor
+from freezeout.schedule import (
+    Anneal,
+    Schedule,
+    Spacing,
+    annealing,
+    one_schedule,
+    rate_factors,
+    warmup_factor,
+)
 
 __all__ = ["FreezeOut"]
 
@@ -142,7 +149,7 @@ class FreezeOut(LRScheduler):
             times=times,
             max_freezes=max_freezes,
         )
-        self.schedule = one_of(schedule, given)
+        self.schedule = one_schedule(schedule, given)
         if together_with is not None:
             check_partner(together_with, FreezeOut, optimizer, layers, example)
             layers = together_with.layers

@@ -6,11 +6,19 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
 
-__all__ = ["call_arguments", "held_bytes", "is_out_of_memory", "tensors_in", "uncompiled"]
+__all__ = [
+    "call_arguments",
+    "called_from",
+    "held_bytes",
+    "is_out_of_memory",
+    "tensors_in",
+    "uncompiled",
+]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -57,6 +65,14 @@ def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, (tuple, list)):
         return tuple(example), {}
     return (example,), {}
+
+
+def called_from(code: CodeType | None) -> bool:
+    """Whether the caller was called, directly or not, by the function with this code."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def uncompiled() -> AbstractContextManager[Any]:

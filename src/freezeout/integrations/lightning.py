@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from freezeout.errors import FreezeOutError
-from freezeout.integrations._common import metrics, one_schedule
+from freezeout.integrations._common import metrics
 from freezeout.layers import Layers, LayerSpec
-from freezeout.schedule import Anneal, Schedule, Spacing
+from freezeout.schedule import Anneal, Schedule, Spacing, one_schedule
 from freezeout.scheduler import FreezeOut
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class FreezeOutCallback(Callback):
         strict: bool = False,
         total_steps: int | None = None,
     ) -> None:
-        self.schedule = one_schedule(
-            schedule,
+        given = Schedule(
             t0=t0,
             spacing=spacing,
             scaled=scaled,
@@ -96,6 +95,7 @@ class FreezeOutCallback(Callback):
             times=times,
             max_freezes=max_freezes,
         )
+        self.schedule = one_schedule(schedule, given)
         self.scheduler: FreezeOut | None = None
         self._layers = layers
         self._example = example

@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from freezeout.errors import CheckpointError, FreezeOutError
-from freezeout.integrations._common import metrics, one_schedule
+from freezeout.integrations._common import metrics
 from freezeout.layers import Layers, LayerSpec
-from freezeout.schedule import Anneal, Schedule, Spacing
+from freezeout.schedule import Anneal, Schedule, Spacing, one_schedule
 from freezeout.scheduler import FreezeOut
 
 __all__ = ["FreezeOutCallback"]
@@ -86,8 +86,7 @@ class FreezeOutCallback(TrainerCallback):
         example: Any = None,
         strict: bool = False,
     ) -> None:
-        self.schedule = one_schedule(
-            schedule,
+        given = Schedule(
             t0=t0,
             spacing=spacing,
             scaled=scaled,
@@ -97,6 +96,7 @@ class FreezeOutCallback(TrainerCallback):
             times=times,
             max_freezes=max_freezes,
         )
+        self.schedule = one_schedule(schedule, given)
         self.scheduler: FreezeOut | None = None
         self._layers = layers
         self._example = example

@@ -38,7 +38,8 @@ def synchronise(model: nn.Module) -> None:
             )
             module.__class__ = nn.SyncBatchNorm if on_gpu else _SYNCED[type(module)]
             if on_gpu:
-                module.process_group = None  # type: ignore[assignment]
+                synced: Any = module
+                synced.process_group = None
 
 
 def local_norms(model: nn.Module) -> list[str]:
