@@ -157,7 +157,11 @@ class Pool:
             self._stop.set()
 
     def _team(self, team: Sequence[Task], cores: Sequence[int] | None) -> None:
-        """Starts the processes of a team and gives each its turns."""
+        """Starts the processes of a team and gives each its turns.
+
+        Whoever is furthest behind has the next ones. For long runs that is each in turn; a run of
+        fewer steps than turns goes several turns in one step, and so waits for the others.
+        """
         working = [Worker(task, cores, self._threads, self._logs) for task in team]
         team_workers = tuple(working)
         self._alive.update(team_workers)
@@ -169,8 +173,9 @@ class Pool:
                 if stop:
                     for worker in working:  # so that they save side by side
                         worker.cut()
+                behind = min(worker.reached for worker in working)
                 for worker in list(working):
-                    if not self._turn(worker, stop):
+                    if (stop or worker.reached == behind) and not self._turn(worker, stop):
                         working.remove(worker)
         finally:
             for worker in working:
@@ -184,6 +189,7 @@ class Pool:
             return self._died(worker)
         if message["event"] == "turn":
             step, total = message["step"], message["total"]
+            worker.reached = message["turn"]
             self._tell(Event(worker.task, "turn", step, total, message["error"]))
             return True
         worker.wait()
@@ -222,6 +228,7 @@ class Worker:
     Attributes:
         task: What it is to do.
         starts: How often it has been started.
+        reached: How many turns of its run are done, of a hundred; -1 before its first.
         log: The file of what it prints.
     """
 
@@ -252,6 +259,7 @@ class Worker:
             with suppress(OSError):  # gone already
                 os.sched_setaffinity(self._process.pid, self._cores)
         self._fresh = True
+        self.reached = -1
 
     def turn(self, stop: threading.Event) -> dict[str, Any] | None:
         """Lets it work until the end of a turn; returns what it says, ``None`` if it died."""

@@ -127,7 +127,9 @@ class _Turns(Observer):
     def _end_turn(self, step: int) -> None:
         self._turn = step * TURNS // self._total
         begun = time.monotonic()
-        self._line.tell(event="turn", step=step, total=self._total, error=self.error)
+        self._line.tell(
+            event="turn", turn=self._turn, step=step, total=self._total, error=self.error
+        )
         self._line.wait()
         self.waited += time.monotonic() - begun
         if self._line.is_cut:
