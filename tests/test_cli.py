@@ -177,7 +177,10 @@ def test_every_setting_is_an_option_with_its_help(capsys):
         assert word in text
 
 
-def test_version(capsys):
+@pytest.mark.parametrize("processes", [None, "2"], ids=["alone", "where a cluster sets WORLD_SIZE"])
+def test_version(monkeypatch, capsys, processes):
+    if processes:
+        monkeypatch.setenv("WORLD_SIZE", processes)
     with pytest.raises(SystemExit):
         main(["--version"])
     assert re.fullmatch(r"freezeout \d+\.\d+\.\d+\n", capsys.readouterr().out)
@@ -436,6 +439,17 @@ def test_several_processes_without_a_launcher_are_refused_once(tmp_path, monkeyp
     else:
         assert line == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "any"])
+def test_a_port_at_which_nobody_can_meet_is_refused(monkeypatch, capsys, port):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", port)
+    line = refused(capsys, "train")
+    assert f"MASTER_PORT must be a port from 1 to 65535, got {port!r}" in line
 
 
 def test_one_process_under_a_launcher_runs(tmp_path, monkeypatch, capsys):

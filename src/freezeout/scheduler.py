@@ -42,10 +42,10 @@ from freezeout.schedule import (
 __all__ = ["FreezeOut"]
 
 _CALLS_BEFORE_WARNING = 100
+"""So many calls of ``step()`` without any update are more than a gradient scaler would skip."""
+
 _DRIVERS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[FreezeOut]] = weakref.WeakKeyDictionary()
 """Which `FreezeOut` drives a model, so that a second one does not freeze it apart."""
-
-"""So many calls of ``step()`` without any update are more than a gradient scaler would skip."""
 
 
 class FreezeOut(LRScheduler):

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    options = _parse(arguments)  # --help and --version end here, and need no other process
     if _launched():
         try:
             launcher = Launcher(os.environ)
@@ -47,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if os.environ.get("LOCAL_RANK", "0") in ("", "0"):  # nobody can be asked who speaks
                 print(f"freezeout: error: {_one_line(error)}", file=sys.stderr)
             return 2
-        return launcher.run(lambda launcher: _attempt(arguments, launcher))
-    end = _attempt(arguments)
+        return launcher.run(lambda launcher: _attempt(options, launcher))
+    end = _attempt(options)
     if end.line:
         print(end.line, file=sys.stderr)
     return end.code
@@ -60,15 +61,28 @@ def _launched() -> bool:
     return size.isdecimal() and int(size) > 1
 
 
-def _attempt(arguments: Sequence[str] | None, launcher: Launcher | None = None) -> End:
-    """Does what the words say; how that ended.
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace | End:
+    """What the words ask for, or how bad usage ends."""
+    try:
+        return _parser().parse_args(arguments)
+    except _UsageError as error:
+        return End(2, str(error), error)
+    except ModuleNotFoundError as error:
+        return _missing(error)
+    except KeyboardInterrupt as error:
+        return End(130, "freezeout: interrupted", error)
+
+
+def _attempt(options: argparse.Namespace | End, launcher: Launcher | None = None) -> End:
+    """Does what is asked for; how that ended.
 
     Args:
-        arguments: Words after the program's name; ``None`` for those of the process.
+        options: What is asked for, or an end at once.
         launcher: What joins this process to others, for a verb that works in several.
     """
+    if isinstance(options, End):
+        return options
     try:
-        options = _parser().parse_args(arguments)
         if launcher is not None:
             _check_verb(options)
             options.launcher = launcher
@@ -78,17 +92,22 @@ def _attempt(arguments: Sequence[str] | None, launcher: Launcher | None = None) 
     except FreezeOutError as error:
         return End(2, f"freezeout: error: {_one_line(error)}", error)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in _EXTRAS:
-            raise
-        return End(
-            2,
-            f"freezeout: error: the command line needs the package {error.name}, which is not "
-            "installed. Run: pip install 'freezeout[cli]'",
-            error,
-        )
+        return _missing(error)
     except KeyboardInterrupt as error:
         return End(130, "freezeout: interrupted", error)
     return End(code)
+
+
+def _missing(error: ModuleNotFoundError) -> End:
+    """The end where a package is missing that the command line needs; any other is a defect."""
+    if (error.name or "").split(".")[0] not in _EXTRAS:
+        raise error
+    return End(
+        2,
+        f"freezeout: error: the command line needs the package {error.name}, which is not "
+        "installed. Run: pip install 'freezeout[cli]'",
+        error,
+    )
 
 
 def _check_verb(options: argparse.Namespace) -> None:

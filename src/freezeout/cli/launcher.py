@@ -77,6 +77,12 @@ class Launcher:
             )
         except ValueError as error:
             raise RunError(f"RANK and LOCAL_RANK must be whole numbers: {error}.") from error
+        port = environ["MASTER_PORT"]
+        if not (port.isdecimal() and 0 < int(port) < 2**16):  # at 0 each would wait at its own
+            raise RunError(
+                f"MASTER_PORT must be a port from 1 to 65535, got {port!r}. All processes meet "
+                "there; torchrun chooses one by itself."
+            )
         self._joined = False
         start = f"freezeout/{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._word, self._said = f"{start}/word", f"{start}/said"
