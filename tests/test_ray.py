@@ -36,11 +36,15 @@ LONG = {**VALUES, "epochs": 30}
 
 # The cluster lives in a process of its own: a head that does no work, and two machines of one CPU.
 CLUSTER = """
+import os
 import sys
 from ray.cluster_utils import Cluster
 
+own = os.path.join(os.environ["RAY_TMPDIR"], "ray")
+os.mkdir(own)  # Ray expects the folder in which it notes the address
+
 small = {"object_store_memory": 80_000_000, "include_dashboard": False}
-cluster = Cluster(True, head_node_args={**small, "num_cpus": 0, "temp_dir": sys.argv[1]})
+cluster = Cluster(True, head_node_args={**small, "num_cpus": 0, "temp_dir": own})
 nodes = [cluster.add_node(**small, num_cpus=1) for _ in range(2)]
 nodes = {node.node_id: node for node in nodes}
 print(cluster.address, *nodes, flush=True)
@@ -69,11 +73,12 @@ def cluster():
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-c", CLUSTER, folder],
+            [sys.executable, "-c", CLUSTER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env={**os.environ, "RAY_TMPDIR": folder},
         ) as process,
     ):
         address, *nodes = process.stdout.readline().split() or ["none"]
