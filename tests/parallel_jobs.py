@@ -175,7 +175,7 @@ def with_buffers(rank: int, sync: bool) -> dict[str, Any]:
     model = plain_net(norm=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        wrapper = DistributedDataParallel(model, forward_sync_buffers=sync)
+        wrapper = DistributedDataParallel(model, **{reducer_module._broadcast_option(): sync})
     sent: list[int] = []
     inner = wrapper._distributed_broadcast_coalesced
 

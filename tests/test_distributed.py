@@ -144,6 +144,10 @@ def test_and_without_a_place_for_it_nothing_freezes(pair: Ranks) -> None:
         )
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.7" and not torch.cuda.is_available(),
+    reason="this PyTorch's mixed_precision needs a GPU",
+)
 def test_a_wrapper_with_hooks_of_its_own_is_refused(pair: Ranks) -> None:
     for said in pair.run(jobs.refuses_hooks_of_its_own):
         assert len(said) == 2

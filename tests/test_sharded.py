@@ -21,6 +21,12 @@ PADDING = 8 + 1
 """The head has three rows; two processes share four."""
 
 
+sharding = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"),
+    reason="this PyTorch's fully_shard needs a GPU",
+)
+
+
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Ranks]:
     with joined(2) as ranks:
@@ -32,6 +38,7 @@ def alone() -> dict[str, Any]:
     return parallel_jobs.single()
 
 
+@sharding
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("per_layer", [True, False])
 def test_fully_shard(pair: Ranks, alone: dict[str, Any], keep: bool, per_layer: bool) -> None:
@@ -52,6 +59,7 @@ def test_fully_shard(pair: Ranks, alone: dict[str, Any], keep: bool, per_layer: 
             assert run["held"][-1] == 0
 
 
+@sharding
 @pytest.mark.parametrize("first", [False, True])
 def test_a_thaw_in_mixed_precision(pair: Ranks, first: bool) -> None:
     runs = pair.run(jobs.thaw_in_bf16, first)
@@ -74,6 +82,7 @@ def test_costs_are_those_of_a_model_that_is_not_sharded(pair: Ranks) -> None:
         assert said.startswith("costs of a model under fully_shard cannot be measured.")
 
 
+@sharding
 def test_a_new_freezer_undoes_what_an_old_one_kept_gathered(pair: Ranks) -> None:
     for flags in pair.run(jobs.new_freezer_over_kept_groups):
         assert all(flags)
@@ -102,7 +111,7 @@ def test_zero_redundancy_optimizer_refusals(pair: Ranks) -> None:
         assert overlapping.startswith("FreezeOutError: FreezeOut cannot drive ZeroRedundancyOpt")
 
 
-@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=sharding)])
 def test_distributed_checkpoint(pair: Ranks, tmp_path: Path, shard: bool) -> None:
     for run in pair.run(jobs.dcp_run, str(tmp_path), shard):
         assert run["frozen"] == (3, 3)

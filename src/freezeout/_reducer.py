@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -211,8 +211,11 @@ def is_retired(wrapper: DistributedDataParallel) -> bool:
 
 def _broadcast_option() -> str:
     """The name of the option that says whether buffers are broadcast; it changed in 2.13."""
-    takes = inspect.signature(DistributedDataParallel.__init__).parameters
-    return "forward_sync_buffers" if "forward_sync_buffers" in takes else "broadcast_buffers"
+    return "forward_sync_buffers" if "forward_sync_buffers" in _takes() else "broadcast_buffers"
+
+
+def _takes() -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(DistributedDataParallel.__init__).parameters
 
 
 def _options(wrapper: DistributedDataParallel) -> dict[str, Any]:
@@ -237,7 +240,8 @@ def _options(wrapper: DistributedDataParallel) -> dict[str, Any]:
         options["bucket_cap_mb_list"] = [cap // _MEBIBYTE for cap in caps]
     elif not getattr(wrapper, "bucket_bytes_cap_default", False):
         options["bucket_cap_mb"] = wrapper.bucket_bytes_cap / _MEBIBYTE
-    return options
+    takes = _takes()  # without init_sync (2.6) it broadcasts once what is equal already
+    return {name: value for name, value in options.items() if name in takes}
 
 
 @contextmanager

@@ -8,12 +8,14 @@ has three forms only: live, live behind a frozen one, and frozen; equal blocks s
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+import torch
 from torch import nn
 
 from freezeout.layers import Layers
@@ -202,15 +204,27 @@ def _sentence(name: str, needed: int, limit: int, *, whole: bool) -> str:
     return (
         f"torch.compile keeps {limit} graphs of {name} and then runs it uncompiled, but "
         f"freezing takes up to {needed}, with evaluations between: {why}. {remedy}"
-        f"torch.compile(..., recompile_limit={2 * needed}), before PyTorch 2.13 "
-        f"torch._dynamo.config.recompile_limit = {2 * needed}."
+        f"{_how_to_allow(2 * needed)}."
     )
+
+
+def _how_to_allow(graphs: int) -> str:
+    """What to write for another limit, in this version of PyTorch."""
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        return f"torch.compile(..., recompile_limit={graphs})"
+    return f"torch._dynamo.config.{_general_name()} = {graphs}"
+
+
+def _general_name() -> str:
+    from torch._dynamo import config
+
+    return "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # 2.6
 
 
 def _general_limit() -> int:
     from torch._dynamo import config
 
-    return int(getattr(config, "recompile_limit", None) or config.cache_size_limit)
+    return int(getattr(config, _general_name()))
 
 
 def _own_limit(entry: nn.Module) -> int | None:

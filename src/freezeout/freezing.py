@@ -22,7 +22,7 @@ from freezeout._hooks import forget_hooks
 from freezeout.distributed import Companions, Replace, reshard
 from freezeout.errors import FrozenPrefixWarning, PrefixError
 from freezeout.layers import Layer, Layers
-from freezeout.optimizers import release
+from freezeout.optimizers import release, renew
 
 __all__ = ["FreezeEvent", "Freezer", "Listener", "unfreeze"]
 
@@ -257,6 +257,8 @@ class Freezer:
             if local in frozen:
                 frozen.remove(local)
                 parameter.requires_grad_(True)
+                for optimizer in self.optimizers:
+                    renew(optimizer, parameter)
             if not frozen:
                 owner.__dict__.pop(_FLAGS, None)
         for module in layer.modules:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from freezeout.errors import FreezeOutError
 from freezeout.tensors import called_from
 
-__all__ = ["after_split", "is_active", "makes_state_only", "release", "unwrap_optimizer"]
+__all__ = ["after_split", "is_active", "makes_state_only", "release", "renew", "unwrap_optimizer"]
 
 
 def is_active(optimizer: Optimizer) -> bool:
@@ -71,6 +71,25 @@ def _to_average(optimizer: Optimizer, parameter: torch.nn.Parameter, z: torch.Te
         if group.get("train_mode") and any(p is parameter for p in group["params"]):
             beta = group["betas"][0] if "betas" in group else group["momentum"]
             parameter.lerp_(z.to(parameter.device), 1 - 1 / beta)
+
+
+def renew(optimizer: Optimizer, parameter: torch.nn.Parameter) -> None:
+    """Gives an optimizer what it needs for a parameter that learns again.
+
+    Optimizers make their state in the first step that finds a gradient, and need nothing. In
+    older PyTorch (2.6) `torch.optim.Adagrad` makes it at construction alone.
+
+    Args:
+        optimizer: Any optimizer; one that shards its state is looked into.
+        parameter: One of its parameters, or any other, which is nothing to it.
+    """
+    for holder in (optimizer, _local_part(optimizer)):
+        if not isinstance(holder, torch.optim.Adagrad) or parameter in holder.state:
+            continue
+        for group in holder.param_groups:
+            if any(p is parameter for p in group["params"]):
+                settings = {name: group[name] for name in holder.defaults}
+                holder.state.update(torch.optim.Adagrad([parameter], **settings).state)
 
 
 def makes_state_only(optimizer: Optimizer) -> bool:
