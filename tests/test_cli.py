@@ -452,6 +452,18 @@ def test_a_port_at_which_nobody_can_meet_is_refused(monkeypatch, capsys, port):
     assert f"MASTER_PORT must be a port from 1 to 65535, got {port!r}" in line
 
 
+@pytest.mark.parametrize(("rank", "local"), [("2", "2"), ("-1", "0"), ("0", "-1")])
+def test_a_rank_that_cannot_be_is_refused(monkeypatch, capsys, rank, local):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("LOCAL_RANK", local)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    line = refused(capsys, "train")
+    assert "RANK must lie in 0 to 1 (WORLD_SIZE - 1) and LOCAL_RANK be at least 0" in line
+    assert f"got {rank} and {local}" in line
+
+
 def test_one_process_under_a_launcher_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "1")
     words = [*SMALL_ARGUMENTS, "--epochs", "1", "--display", "none"]

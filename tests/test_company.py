@@ -390,6 +390,24 @@ def test_what_two_optimizers_must_agree_on() -> None:
     assert second.layers.model is not model
 
 
+def test_a_new_run_with_two_new_optimizers_is_no_rival() -> None:
+    model = make_net()
+    runs = []  # all are alive, as those of a trainer that is kept
+    for _ in range(2):
+        muon, adamw = two(model)
+        first = FreezeOut(muon, model, STEPS, schedule=LINEAR)
+        runs.append((first, FreezeOut(adamw, model, STEPS, together_with=first)))
+        assert all(p.requires_grad for p in model.parameters())
+        for step in range(8):
+            loss_of(model, step).backward()
+            muon.step()
+            adamw.step()
+            model.zero_grad()
+            for scheduler in runs[-1]:
+                scheduler.step()
+        assert runs[-1][0].frozen == runs[-1][1].frozen == 2
+
+
 def make_and_forget(model: nn.Module) -> nn.Module:
     """The optimizer's parameters in another model, so that nothing drives it yet."""
     return nn.Sequential(*model)

@@ -92,10 +92,12 @@ def check_same_steps(own: tuple[int | None, ...], other: tuple[int | None, ...])
 
 def check_alone(other: Any, optimizer: Optimizer, partner: object) -> None:
     """Two schedulers that know nothing of each other would undo each other's freezes."""
-    if other is None or partner is not None or other.optimizer is optimizer:
+    if other is None or partner is not None or optimizer in other.freezer.optimizers:
         return
     mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    theirs = {id(p) for group in other.optimizer.param_groups for p in group["params"]}
+    theirs = {
+        id(p) for o in other.freezer.optimizers for group in o.param_groups for p in group["params"]
+    }
     if not mine & theirs:  # else a new run with a new optimizer
         raise ValueError(
             f"another FreezeOut drives this {type(other.layers.model).__name__} with an optimizer "

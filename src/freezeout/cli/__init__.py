@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             launcher = Launcher(os.environ)
         except FreezeOutError as error:
-            if os.environ.get("LOCAL_RANK", "0") in ("", "0"):  # nobody can be asked who speaks
+            if not _is_another():  # nobody can be asked who speaks
                 print(f"freezeout: error: {_one_line(error)}", file=sys.stderr)
             return 2
         return launcher.run(lambda launcher: _attempt(options, launcher))
@@ -59,6 +59,12 @@ def _launched() -> bool:
     """Whether a launcher such as torchrun started this process as one of several."""
     size = os.environ.get("WORLD_SIZE", "1")
     return size.isdecimal() and int(size) > 1
+
+
+def _is_another() -> bool:
+    """Whether this is one of the processes of a machine beside its first."""
+    local = os.environ.get("LOCAL_RANK", "")
+    return local.isdecimal() and 0 < int(local) < int(os.environ["WORLD_SIZE"])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace | End:

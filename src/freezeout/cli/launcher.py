@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -77,6 +77,11 @@ class Launcher:
             )
         except ValueError as error:
             raise RunError(f"RANK and LOCAL_RANK must be whole numbers: {error}.") from error
+        if not (0 <= self._rank < self._size and self._local >= 0):
+            raise RunError(
+                f"RANK must lie in 0 to {self._size - 1} (WORLD_SIZE - 1) and LOCAL_RANK be at "
+                f"least 0, got {self._rank} and {self._local}. Start all processes with torchrun."
+            )
         port = environ["MASTER_PORT"]
         if not (port.isdecimal() and 0 < int(port) < 2**16):  # at 0 each would wait at its own
             raise RunError(
@@ -118,7 +123,7 @@ class Launcher:
             attempt: What to do; it gets this launcher, to join the others.
 
         Returns:
-            The exit code, where nothing went wrong. Otherwise the process ends here.
+            The exit code, where this process has not joined the others. Otherwise it ends here.
         """
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGTERM, _interrupt)  # to end with a word, not without
@@ -129,6 +134,7 @@ class Launcher:
         if end.code == 0:
             if self._joined:
                 dist.destroy_process_group()
+                _leave(0)
             return 0
         return self._fail(end)
 
@@ -144,10 +150,8 @@ class Launcher:
             traceback.print_exception(end.error)
         with suppress(RuntimeError, dist.DistError):  # rank 0 kept the store, spoke, and is gone
             self._say(line, wait=who == self._rank and (lost or not self._joined))
-        sys.stdout.flush()
-        sys.stderr.flush()
         if self._joined:
-            os._exit(code)  # connections break now; an orderly end would wait, or abort on them
+            _leave(code)  # connections break now; an orderly end would wait, or abort on them
         return code
 
     def _first_word(self, end: End) -> tuple[int, int, str]:
@@ -179,6 +183,13 @@ class Launcher:
             self._store.check([self._said])  # fails where it is the store that is gone
             print(line, file=sys.stderr, flush=True)
         self._store.set(self._heard[self._rank], "1")
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without Python's last rites: a thread of gloo may abort in the midst."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
