@@ -64,6 +64,7 @@ PRIVATE = {
     "_reducer": "distributed",
     "_sharded": "distributed",
     "_scheduler_checks": "scheduler",
+    "_dynamo": "compiled",
     "_cut": "layers",
     "_trace": "layers",
     "_schedule_checks": "schedule",

@@ -1,23 +1,23 @@
 """What ``torch.compile`` makes of freezing: which modules it runs, and how many graphs that takes.
 
 A graph is made for fixed flags of all its parameters. So a model that is compiled as a whole is
-compiled anew at every freeze, and after a number of graphs (``recompile_limit``, 8) PyTorch gives
-up and runs it uncompiled, which costs more than freezing saves. A block that is compiled by itself
-has three forms only: live, live behind a frozen one, and frozen; equal blocks share them.
+compiled anew at every freeze, and after a number of graphs (``recompile_limit``, 8) PyTorch would
+give up and run it uncompiled, which costs more than freezing saves. The graphs of before a freeze
+are never used again, so they are dropped before that comes. A block that is compiled by itself has
+three forms only: live, live behind a frozen one, and frozen; equal blocks share them.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 
+from freezeout import _dynamo
 from freezeout.layers import Layers
 
 __all__ = ["Graphs", "Region", "graphs_of", "recompile_trouble", "regions"]
@@ -39,11 +39,19 @@ class Region:
     def limit(self) -> int:
         """How many graphs PyTorch keeps for it."""
         own = _own_limit(self.entry)
-        return _general_limit() if own is None else own
+        return _dynamo.limit() if own is None else own
 
     @property
     def code(self) -> CodeType | None:
-        """The code of its ``forward``, by which graphs are counted."""
+        """The code by which graphs are counted: of its ``forward``, or of a frame around that.
+
+        A module of PyTorch's own, such as `nn.Sequential`, is not compiled without such a frame;
+        all of them share its code.
+        """
+        called = getattr(self.entry.__dict__.get("forward"), "_torchdynamo_orig_callable", None)
+        frame: CodeType | None = getattr(called, "__code__", None)
+        if frame is not None and "torch/_dynamo" in frame.co_filename.replace("\\", "/"):
+            return frame
         return getattr(type(self.module).forward, "__code__", None)
 
 
@@ -53,7 +61,7 @@ def regions(model: nn.Module) -> list[Region]:
     Args:
         model: Any module, with its wrappers: what is around the model may be compiled too.
     """
-    if "torch._dynamo" not in sys.modules:
+    if not _dynamo.is_used():
         return []
     return list(_outermost(model, set()))
 
@@ -84,30 +92,30 @@ def recompile_trouble(
     """
     if all(step is None for step in freeze_steps):
         return None
-    forms: dict[CodeType, set[Any]] = {}
-    limits: dict[CodeType, tuple[str, int]] = {}
-    whole: set[CodeType] = set()
+    alike: dict[CodeType, list[Region]] = {}
     for region in regions(model):
-        if region.code is None:
-            continue
-        inside = _layers_inside(region.module, layers)
-        if len(inside) > 1:
-            whole.add(region.code)
-        forms.setdefault(region.code, set()).update(_forms(region.module, inside, freeze_steps))
-        limits[region.code] = (type(region.module).__name__, region.limit)
-    for code, kinds in forms.items():
-        name, limit = limits[code]
-        needed = len(kinds)
-        if needed > limit:
-            return _sentence(f"{name}.forward", needed, limit, whole=code in whole)
+        if region.code is not None:
+            alike.setdefault(region.code, []).append(region)
+    for code, same in alike.items():
+        inside = [_layers_inside(region.module, layers) for region in same]
+        forms = [
+            _forms(region.module, own, freeze_steps)
+            for region, own in zip(same, inside, strict=True)
+        ]
+        needed = _most_at_a_time(forms) if _dynamo.can_forget() else _in_all(forms)
+        if needed > same[0].limit:
+            name = f"{type(same[0].module).__name__}.{code.co_name}"
+            return _sentence(name, needed, same[0].limit, whole=max(map(len, inside)) > 1)
     return None
 
 
 class Graphs:
-    """Counts the graphs of every compiled function from freeze to freeze.
+    """Counts the graphs of every compiled function from freeze to freeze, and makes room for more.
 
-    What is compiled may not be seen in the model: a function around it, or the model compiled after
-    its scheduler was made. A function that gains graphs with every freeze is one of those.
+    Graphs of the model and its parts are dropped once PyTorch is about to give up on them: most are
+    for flags that the model no longer has. Of a compiled function around the model, which is not
+    ours to touch, it can only be said that its graphs run out: one that gains some with every
+    freeze is such a function.
 
     Args:
         layers: The layers of the model.
@@ -117,52 +125,59 @@ class Graphs:
         self._layers = layers
         self._before: dict[CodeType, int] = {}
 
-    def crowded(self, model: nn.Module) -> str | None:
-        """A sentence where there may not be room for the graphs of the next freezes, or ``None``.
+    def make_room(self, model: nn.Module) -> str | None:
+        """Drops what is outdated; a sentence where graphs may run out all the same, or ``None``.
 
         Call it at every freeze.
 
         Args:
             model: The model with its wrappers.
         """
-        known = {region.code: region for region in regions(model) if region.code is not None}
+        if not _dynamo.is_used():
+            return None
+        seen = [(region.code, region) for region in regions(model)]
+        known = {code: region for code, region in seen if code is not None}
+        whole = {code for code, region in seen if code and self._is_whole(region.module)}
+        whole |= self._whole_inside(known)
+        own = {*known, *whole, *_dynamo.continuations(whole)}
         trouble = None
-        for code in {*known, *_compiled_codes()}:
-            made = _graphs(code)
+        for code in {*own, *_dynamo.compiled_codes()}:
+            made = _dynamo.graphs(code)
             gained = made - self._before.get(code, 0)
-            self._before[code] = made
-            region = known.get(code)
-            limit = _general_limit() if region is None else region.limit
-            if gained and made + gained > limit and trouble is None:
+            limit = known[code].limit if code in known else _dynamo.limit()
+            if made and code in own and _dynamo.can_forget():
+                is_stale = code in whole and not _dynamo.notices_flags()
+                if is_stale or made + max(gained, 1) > limit:
+                    _dynamo.forget(code)
+                    made = 0
+            elif gained and made + gained > limit and trouble is None:
                 name = getattr(code, "co_qualname", code.co_name)  # from Python 3.11 on
-                if region is not None:
-                    name = f"{type(region.module).__name__}.{code.co_name}"
-                whole = region is None or len(_layers_inside(region.module, self._layers)) > 1
-                trouble = _sentence(name, made + gained, limit, whole=whole)
+                if code in known:
+                    name = f"{type(known[code].module).__name__}.{code.co_name}"
+                is_whole = code in whole or code not in known
+                trouble = _sentence(name, made + gained, limit, whole=is_whole)
+            self._before[code] = made
         return trouble
 
+    def _is_whole(self, module: nn.Module) -> bool:
+        return len(_layers_inside(module, self._layers)) > 1
 
-def _compiled_codes() -> list[CodeType]:
-    """The code of every function that was compiled in this process, as far as PyTorch tells."""
-    convert = sys.modules.get("torch._dynamo.convert_frame")
-    seen = getattr(getattr(convert, "input_codes", None), "seen", ())
-    return [code for ref in seen if (code := ref()) is not None]
+    def _whole_inside(self, known: Iterable[CodeType]) -> set[CodeType]:
+        """Code of modules that were compiled out of sight, in a wrapper around the model.
+
+        A class of which some instances are compiled by themselves is left to those.
+        """
+        found: set[CodeType] = set()
+        for module in self._layers.model.modules():
+            code = getattr(type(module).forward, "__code__", None)
+            if code is not None and code not in {*known, *found} and _dynamo.graphs(code):
+                found.update({code} if self._is_whole(module) else ())
+        return found
 
 
 def graphs_of(region: Region) -> int:
     """Number of graphs that PyTorch holds for a region now; 0 where it does not tell."""
-    return 0 if region.code is None else _graphs(region.code)
-
-
-def _graphs(code: CodeType) -> int:
-    if "torch._dynamo" not in sys.modules:
-        return 0
-    try:
-        from torch._dynamo.eval_frame import _debug_get_cache_entry_list
-
-        return len(_debug_get_cache_entry_list(code))
-    except (ImportError, TypeError):
-        return 0
+    return 0 if region.code is None else _dynamo.graphs(region.code)
 
 
 def _layers_inside(module: nn.Module, layers: Layers) -> list[int]:
@@ -170,9 +185,11 @@ def _layers_inside(module: nn.Module, layers: Layers) -> list[int]:
     return [layer.index for layer in layers if any(id(p) in inside for _, p in layer.parameters)]
 
 
-def _forms(
-    module: nn.Module, inside: list[int], freeze_steps: Sequence[int | None]
-) -> Iterator[Any]:
+Forms: TypeAlias = dict[int, set[Any]]
+"""For each step at which a region changes (-1 at first): what the compiler then sees of it."""
+
+
+def _forms(module: nn.Module, inside: list[int], freeze_steps: Sequence[int | None]) -> Forms:
     """What a region looks like to the compiler over a run: training and evaluation at each point.
 
     Two regions of one class share a form where all their shapes agree.
@@ -182,49 +199,43 @@ def _forms(
     shapes = tuple((name, tuple(p.shape)) for name, p in module.named_parameters())
     first = min(inside, default=0)
     before = steps[first - 1] if first else never  # from then on the input needs no gradient
+    forms: Forms = {}
     for now in sorted({-1, before, *(steps[i] for i in inside)} - {never}):
         frozen = tuple(steps[i] <= now for i in inside)
-        evaluated = (shapes, frozen, "evaluation")
-        yield (shapes, frozen, before <= now)
-        yield evaluated
+        forms[now] = {(shapes, frozen, before <= now), (shapes, frozen, "evaluation")}
+    return forms
+
+
+def _in_all(regions: Sequence[Forms]) -> int:
+    return len({form for forms in regions for at_once in forms.values() for form in at_once})
+
+
+def _most_at_a_time(regions: Sequence[Forms]) -> int:
+    """The most graphs that are in use between two freezes."""
+    most = 0
+    for now in {step for forms in regions for step in forms}:
+        alive = [forms[max(step for step in forms if step <= now)] for forms in regions]
+        most = max(most, len(set().union(*alive)))
+    return most
 
 
 def _sentence(name: str, needed: int, limit: int, *, whole: bool) -> str:
     remedy = (
-        "Compile each block by itself (block.compile()) where blocks are alike, let several layers "
-        "freeze at a time (max_freezes=...), or allow more: "
+        "Compile the model (model.compile()) or its blocks (block.compile()) instead, let several "
+        "layers freeze at a time (max_freezes=...), or allow more: "
         if whole
-        else "Let several layers freeze at a time (max_freezes=...), or allow more: "
+        else "Allow more: "
     )
     why = (
-        "it is compiled as a whole, so every freeze needs another one"
+        "it is compiled with the model in it, so every freeze needs another one"
         if whole
-        else "its instances differ in shape, so each needs its own when it freezes"
+        else "its instances differ in shape, so each needs its own"
     )
     return (
         f"torch.compile keeps {limit} graphs of {name} and then runs it uncompiled, but "
-        f"freezing takes up to {needed}, with evaluations between: {why}. {remedy}"
-        f"{_how_to_allow(2 * needed)}."
+        f"up to {needed} are needed, with evaluations between: {why}. {remedy}"
+        f"{_dynamo.how_to_allow(2 * needed)}."
     )
-
-
-def _how_to_allow(graphs: int) -> str:
-    """What to write for another limit, in this version of PyTorch."""
-    if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        return f"torch.compile(..., recompile_limit={graphs})"
-    return f"torch._dynamo.config.{_general_name()} = {graphs}"
-
-
-def _general_name() -> str:
-    from torch._dynamo import config
-
-    return "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # 2.6
-
-
-def _general_limit() -> int:
-    from torch._dynamo import config
-
-    return int(getattr(config, _general_name()))
 
 
 def _own_limit(entry: nn.Module) -> int | None:
