@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from freezeout import split_layers
-from networks import attention, convolutions, hugging_face, sequences
+from networks import attention, convolutions, hugging_face, kept, sequences
 from networks.contract import CONTRACTS, Cut, Leak, Network
 
 
@@ -22,6 +22,10 @@ def generator(n: int) -> torch.Generator:
 
 def images(n: int, size: int = 8) -> torch.Tensor:
     return torch.randn(4, 3, size, size, generator=generator(n))
+
+
+def small_images(n: int) -> torch.Tensor:
+    return images(n, 4)
 
 
 def tokens(n: int, length: int = 5) -> torch.Tensor:
@@ -52,10 +56,8 @@ RESNET = "conv1 layer1.0 layer1.1 layer2.0 layer2.1 fc"
 TRUNK = "trunk.0 trunk.1"
 IMAGE = "image.stem image.blocks.0 image.blocks.1 image.proj"
 TEXT = "text.embed text.blocks.0 text.blocks.1"
-WHISPER = (
-    "model.encoder.conv1 model.encoder.conv2 model.encoder.embed_positions "
-    "model.encoder.layers.0 model.encoder.layers.1"
-)
+KEPT = "1 2.0 3.0 4".split()
+WHISPER = "model.encoder.conv1 model.encoder.conv2 model.encoder.layers.0 model.encoder.layers.1"
 WHISPER_DECODER = "model.decoder.embed_positions model.decoder.layers.0 model.decoder.layers.1"
 ALBERT = "albert.embeddings albert.encoder.embedding_hidden_mapping_in"
 ALBERT_BLOCK = "albert.encoder.albert_layer_groups.0.albert_layers.0"
@@ -146,6 +148,13 @@ NETWORKS: dict[str, Network] = {
         ),
         Cut(f"{TEXT} {IMAGE} {TRUNK} head", how="example"),
         batch=lambda n: (images(n), tokens(n)),
+    ),
+    "momentum-contrast": own(
+        kept.MomentumContrast, Cut(" ".join(f"query.{n}" for n in KEPT)), batch=small_images
+    ),
+    "fixed-end": own(kept.Perceptual, Cut(" ".join(f"net.{n}" for n in KEPT)), batch=small_images),
+    "fixed-tower": own(
+        kept.FixedTower, Cut("blocks.0.0 blocks.1.0 blocks.2.0 head"), batch=small_images
     ),
     "hf-bert": hub(
         hugging_face.bert,
@@ -240,9 +249,9 @@ NETWORKS: dict[str, Network] = {
         speech,
         Cut(
             f"{WHISPER} {WHISPER_DECODER} proj_out",
-            leaks=[Leak(range(6, 9), 5, "'model.decoder.embed_tokens.weight' (layer 8)")],
-            tie="'model.decoder.embed_tokens.weight' = 'proj_out.weight' is used by layer 5 but "
-            "learns with layer 8",
+            leaks=[Leak(range(5, 8), 4, "'model.decoder.embed_tokens.weight' (layer 7)")],
+            tie="'model.decoder.embed_tokens.weight' = 'proj_out.weight' is used by layer 4 but "
+            "learns with layer 7",
         ),
     ),
     "hf-whisper-untied": hub(

@@ -544,6 +544,19 @@ def test_two_optimizers_of_one_model() -> None:
     assert all(modes(fresh[0]).values())
 
 
+@pytest.mark.parametrize("kept", [[2], [1, 2]], ids=["frozen after the cut", "one layer learns"])
+def test_all_that_learns_must_not_freeze(kept: list[int]) -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    layers = split_layers(model) if len(kept) == 1 else None
+    for i in kept:
+        model[i].requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="all layers that learn would freeze: what comes after"):
+        FreezeOut(optimizer, model, STEPS, layers=layers)
+    assert len(optimizer.param_groups) == 1
+    FreezeOut(optimizer, model, STEPS, layers=layers, t0=1.0)  # nothing freezes
+
+
 def test_a_second_run_on_the_same_model_and_optimizer() -> None:
     model, optimizer, first = set_up(momentum)
     train(model, optimizer, [first])

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
-from freezeout.layers import Layers, unwrap
+from freezeout.layers import Layers, learns_at_all, unwrap
 
 __all__ = [
     "check_alone",
@@ -15,6 +15,7 @@ __all__ = [
     "check_optimizer",
     "check_partner",
     "check_same_steps",
+    "check_something_learns",
     "check_updates",
     "difference",
 ]
@@ -51,6 +52,18 @@ def check_belongs(layers: Layers, model: nn.Module, optimizer: Optimizer) -> Non
         raise ValueError(
             f"the optimizer holds no parameter of the {type(layers.model).__name__} given as "
             "model, so no rate would be set. Make the optimizer from this model's parameters."
+        )
+
+
+def check_something_learns(layers: Layers, depth: int) -> None:
+    """Once all is frozen that will be, something must still learn, or ``backward()`` fails."""
+    learning = [layer for layer in layers if learns_at_all(layers.model, layer)]
+    if learning and learning[-1].index < depth:
+        idle = ", ".join(repr(layer.name) for layer in layers[depth:][:3])
+        raise ValueError(
+            f"all layers that learn would freeze: what comes after {learning[-1].name!r} ({idle}) "
+            "requires no gradient. Cut the model after you have frozen parts of it by hand, so "
+            "that they join a layer that learns; two layers must learn for one to freeze."
         )
 
 

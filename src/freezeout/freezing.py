@@ -21,12 +21,10 @@ from freezeout._first_look import FirstLook
 from freezeout._hooks import forget_hooks
 from freezeout.distributed import Companions, Replace, reshard
 from freezeout.errors import FrozenPrefixWarning, PrefixError
-from freezeout.layers import Layer, Layers
+from freezeout.layers import FROZEN, Layer, Layers
 from freezeout.optimizers import release, renew
 
 __all__ = ["FreezeEvent", "Freezer", "Listener", "unfreeze"]
-
-_FLAGS = "_freezeout_frozen"  # in a module's __dict__: names of its parameters that we froze
 
 
 @dataclass(frozen=True)
@@ -242,7 +240,7 @@ class Freezer:
             if parameter.requires_grad:
                 parameter.requires_grad_(False)
                 owner, local = self._owners[id(parameter)]
-                owner.__dict__.setdefault(_FLAGS, []).append(local)
+                owner.__dict__.setdefault(FROZEN, []).append(local)
             parameter.grad = None
             for optimizer in self.optimizers:
                 release(optimizer, parameter)
@@ -253,14 +251,14 @@ class Freezer:
     def _unfreeze(self, layer: Layer) -> None:
         for _, parameter in layer.parameters:
             owner, local = self._owners[id(parameter)]
-            frozen = owner.__dict__.get(_FLAGS, [])
+            frozen = owner.__dict__.get(FROZEN, [])
             if local in frozen:
                 frozen.remove(local)
                 parameter.requires_grad_(True)
                 for optimizer in self.optimizers:
                     renew(optimizer, parameter)
             if not frozen:
-                owner.__dict__.pop(_FLAGS, None)
+                owner.__dict__.pop(FROZEN, None)
         for module in layer.modules:
             _back_to_mode(module)
 
@@ -303,7 +301,7 @@ def unfreeze(model: nn.Module) -> None:
     reshard(model)
     thawed = False
     for module in model.modules():
-        for name in module.__dict__.pop(_FLAGS, ()):
+        for name in module.__dict__.pop(FROZEN, ()):
             parameter = module._parameters.get(name)
             if parameter is not None:
                 parameter.requires_grad_(True)

@@ -17,7 +17,10 @@ from freezeout._cut import Unit, cut_by_names, find_atoms, group
 from freezeout._trace import Trace, trace
 from freezeout.errors import SplitError
 
-__all__ = ["Layer", "LayerSpec", "Layers", "split_layers", "unwrap"]
+__all__ = ["FROZEN", "Layer", "LayerSpec", "Layers", "learns_at_all", "split_layers", "unwrap"]
+
+FROZEN = "_freezeout_frozen"
+"""In a module's ``__dict__``: the names of its parameters that a `Freezer` has frozen."""
 
 LayerSpec: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
 """One layer, or with a pattern one layer per match: a module, a name, or several of these."""
@@ -174,6 +177,10 @@ def split_layers(
     inside a block that runs to that block. A container goes to inference mode with the last layer
     in it.
 
+    Parts that require no gradient when the model is cut (a pretrained body kept as it is) have
+    nothing to settle: they are one layer with what learns next, and after the last layer that
+    learns with that. Layers that you name stay apart, except at the end.
+
     Args:
         model: Any module; wrappers (data parallel, compiled) are looked through.
         layers: The layers from input to output, by name (``"stem"``), pattern (``"blocks.*"``: one
@@ -219,6 +226,7 @@ def split_layers(
     if not units:
         raise SplitError(_too_few(model, []))
     built, ties = _assign(model, units, seen)
+    built = _join_idle(model, built, named=layers is not None)
     if len(built) < 2:
         raise SplitError(_too_few(model, built))
     idle = [] if seen is None else [n for n, p in model.named_parameters() if not seen.used(p)]
@@ -237,6 +245,20 @@ def unwrap(model: nn.Module) -> nn.Module:
         if inner is model or not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def learns_at_all(model: nn.Module, layer: Layer) -> bool:
+    """Whether anything in a layer is to learn, be it that an earlier run has frozen it.
+
+    Args:
+        model: The model, without wrappers.
+        layer: One of its layers.
+    """
+    for name, parameter in layer.parameters:
+        path, _, local = name.rpartition(".")
+        if parameter.requires_grad or local in model.get_submodule(path).__dict__.get(FROZEN, ()):
+            return True
+    return False
 
 
 def _modules_around(model: nn.Module, parameter_name: str) -> list[nn.Module]:
@@ -335,6 +357,32 @@ def _assign(
         built.append(Layer(tail.index, tail.name, (*tail.modules, *waiting), tail.parameters))
     ties = [tuple(shared) for shared in names.values() if len(shared) > 1]
     return built, ties
+
+
+def _join_idle(model: nn.Module, built: list[Layer], *, named: bool) -> list[Layer]:
+    """Joins layers that have nothing to learn to one that does, as long as two are left."""
+    learns = [learns_at_all(model, layer) for layer in built]
+    if not any(learns):
+        return built
+    last = len(learns) - 1 - learns[::-1].index(True)
+    keeps = [learns[i] or (named and i < last) for i in range(last + 1)]
+    if sum(keeps) < 2:
+        return built
+    joined: list[Layer] = []
+    waiting: list[Layer] = []
+    for layer, stays in zip(built, keeps, strict=False):
+        waiting.append(layer)
+        if stays:
+            parts = [*waiting, *built[last + 1 :]] if layer is built[last] else waiting
+            joined.append(_as_one(len(joined), layer.name, parts))
+            waiting = []
+    return joined
+
+
+def _as_one(index: int, name: str, parts: Sequence[Layer]) -> Layer:
+    modules = tuple(module for part in parts for module in part.modules)
+    parameters = tuple(entry for part in parts for entry in part.parameters)
+    return Layer(index, name, modules, parameters)
 
 
 def _adopt(model: nn.Module, modules: dict[int, int], owner: dict[int, int]) -> None:

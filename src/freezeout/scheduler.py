@@ -20,6 +20,7 @@ from freezeout._scheduler_checks import (
     check_optimizer,
     check_partner,
     check_same_steps,
+    check_something_learns,
     check_updates,
     difference,
 )
@@ -168,6 +169,7 @@ class FreezeOut(LRScheduler):
         self._scales = self.schedule.scales(len(self.layers))
         self._curve = annealing(self.schedule.anneal)
         self._thresholds = [n for n in self.freeze_steps[:-1] if n is not None]
+        check_something_learns(self.layers, len(self._thresholds))
         self._warn_of_ties()
 
         if together_with is None:
