@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,11 @@ def _where(result: Mapping[str, Any]) -> str:
         "one thread a process",
         f"torch {software['torch']}, Python {software['python']}",
         result["date"][:10],
-        f"load of the machine {load['before']:.1f} before and {load['after']:.1f} after",
+        f"load average {load['before']:.1f} before, {load['after']:.1f} after",
     ]
-    return "\n" + "; ".join(words) + ".\n\n"
+    if result["settings"].get("repeats") == 1:
+        words.append("one run each")
+    return "\n" + textwrap.fill("; ".join(words) + ".", 120) + "\n\n"
 
 
 def _ratio(way: Mapping[str, Any]) -> str:
@@ -173,7 +176,7 @@ def _compiled(result: Mapping[str, Any]) -> str:
         "run, s",
         "steps that compiled, s",
     )
-    return _rows((*heads, "other steps, s", "step / eager", "even after, steps"), rows)
+    return _rows((*heads, "other steps, s", "step / eager", "breaks even after (steps)"), rows)
 
 
 def _trainers(result: Mapping[str, Any]) -> str:
