@@ -29,10 +29,11 @@ check: $(READY)  ## lint, format, types
 bench: $(READY)  ## step-cost ratios on this machine
 	$(PY) benchmarks/step_cost.py
 
-bench-stacks: $(READY)  ## several processes, torch.compile, trainers; half an hour
+bench-stacks: $(READY)  ## several processes, torch.compile, trainers, examples; an hour
 	$(PY) benchmarks/ddp_step.py
 	$(PY) benchmarks/compile_run.py
 	$(PY) benchmarks/callback_overhead.py
+	$(PY) benchmarks/examples.py
 	$(PY) benchmarks/stack_tables.py
 
 clean:

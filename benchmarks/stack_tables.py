@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 def tables(
-    ddp: Mapping[str, Any], compiled: Mapping[str, Any], callbacks: Mapping[str, Any]
+    ddp: Mapping[str, Any],
+    compiled: Mapping[str, Any],
+    callbacks: Mapping[str, Any],
+    examples: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """The tables and the lines about what they were measured on, by name."""
-    return {
+    """The tables and the lines about what they were measured on, by name.
+
+    Without results of the examples their places stay as they are.
+    """
+    found = {
         "where ddp_step ran": _where(ddp),
         "DistributedDataParallel": _data_parallel(ddp),
         "following a freeze": _following(ddp),
@@ -33,6 +40,10 @@ def tables(
         "where callback_overhead ran": _where(callbacks),
         "trainers": _trainers(callbacks),
     }
+    if examples is not None:
+        found["where examples ran"] = _where(examples)
+        found["examples"] = _examples(examples)
+    return found
 
 
 def filled(page: str, found: Mapping[str, str]) -> str:
@@ -64,9 +75,11 @@ def _where(result: Mapping[str, Any]) -> str:
         "one thread a process",
         f"torch {software['torch']}, Python {software['python']}",
         result["date"][:10],
-        f"load of the machine {load['before']:.1f} before and {load['after']:.1f} after",
+        f"load average {load['before']:.1f} before, {load['after']:.1f} after",
     ]
-    return "\n" + "; ".join(words) + ".\n\n"
+    if result["settings"].get("repeats") == 1:
+        words.append("one run each")
+    return "\n" + textwrap.fill("; ".join(words) + ".", 120) + "\n\n"
 
 
 def _ratio(way: Mapping[str, Any]) -> str:
@@ -173,7 +186,7 @@ def _compiled(result: Mapping[str, Any]) -> str:
         "run, s",
         "steps that compiled, s",
     )
-    return _rows((*heads, "other steps, s", "step / eager", "even after, steps"), rows)
+    return _rows((*heads, "other steps, s", "step / eager", "breaks even after (steps)"), rows)
 
 
 def _trainers(result: Mapping[str, Any]) -> str:
@@ -195,12 +208,34 @@ def _trainers(result: Mapping[str, Any]) -> str:
     return _rows((*heads, f"bar of {bar}"), rows)
 
 
+def _examples(result: Mapping[str, Any]) -> str:
+    rows = []
+    for one in result["examples"]:
+        for row in one["rows"]:
+            ends = row["interval"]
+            between = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+            rows.append(
+                (
+                    f"{one['trainer']} {one['version']}, {one['length']}",
+                    "nothing frozen" if row["t0"] == 1 else f"`t0={row['t0']:g}`",
+                    row["frozen"],
+                    f"{row['median_seconds']:.2f}",
+                    "" if row["t0"] == 1 else f"{row['ratio']:.2f}{between}",
+                    len(row["seconds"]),
+                    f"{row['quality']:g} {one['unit']}",
+                )
+            )
+    heads = ("example", "schedule", "layers frozen in the end", "training, s")
+    return _rows((*heads, "/ nothing frozen", "rounds", "result"), rows)
+
+
 def main() -> int:
     """Writes the page anew; returns the exit status."""
-    results = (
-        json.loads((RESULTS / f"{name}-cpu.json").read_text())
-        for name in ("ddp_step", "compile_run", "callback_overhead")
-    )
+    files = [
+        RESULTS / f"{name}-cpu.json"
+        for name in ("ddp_step", "compile_run", "callback_overhead", "examples")
+    ]
+    results = [json.loads(file.read_text()) for file in files if file.exists()]
     PAGE.write_text(filled(PAGE.read_text(), tables(*results)))
     return 0
 

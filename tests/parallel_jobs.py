@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import gc
 import time
 import warnings
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 
 from freezeout import (
@@ -300,7 +302,7 @@ def disagree(rank: int, late: bool) -> dict[str, Any]:
     )
     wrapper = DistributedDataParallel(model)
     freezer = Freezer(split_layers(model))
-    freezer.follow(wrapper, timeout=1.0 if late else 20.0)
+    freezer.follow(timeout=1.0 if late else 20.0)
     said = ""
     try:
         if late and rank == 1:
@@ -309,7 +311,7 @@ def disagree(rank: int, late: bool) -> dict[str, Any]:
     except distributed.DistributedError as error:
         said = str(error)
     dist.barrier()
-    flags = [p.requires_grad for p in model.parameters()]
+    flags = [p.requires_grad for p in wrapper.parameters()]
     return {"said": said, "depth": freezer.depth, "live": all(flags)}
 
 
@@ -348,8 +350,8 @@ def late_first(rank: int) -> str:
     """Rank 0 comes when the other has given up: it must not go on alone."""
     model = nn.Sequential(*plain_net(), nn.Tanh(), nn.Tanh(), nn.Linear(3, 3))
     wrapper = DistributedDataParallel(model)
-    freezer = Freezer(split_layers(model))
-    freezer.follow(wrapper, timeout=0.5)
+    freezer = Freezer(split_layers(wrapper.module))
+    freezer.follow(timeout=0.5)
     if rank == 0:
         time.sleep(2.0)
     try:
@@ -406,6 +408,48 @@ def in_parts(rank: int, when: str) -> dict[str, Any]:
     model(part(rank, batch(0)[0])).sum().backward()
     seen["thawed"] = counter.now
     return seen
+
+
+def joined_with_a_frozen_body(rank: int) -> dict[str, Any]:
+    """One rank has more batches than the other, and the wrapped part is frozen as a whole."""
+    # A group of its own, whose waiting is short: what fails here must not reach other tests.
+    group = dist.new_group(timeout=datetime.timedelta(seconds=5))
+    model = Halves()
+    model.body = DistributedDataParallel(model.body, process_group=group)
+    freezer = Freezer(split_layers(model))
+    for step in range(2):
+        model(part(rank, batch(step)[0])).sum().backward()
+    freezer.set_depth(3)
+    assert distributed.reduced_elements(model.body) == 0
+    forwards = 0
+    with Join([model.body]):
+        for step in range(1 + rank):
+            model(part(rank, batch(step)[0])).sum().backward()
+            forwards += 1
+    after = torch.full((1,), 1.0 + 2.0 * rank)
+    dist.all_reduce(after, group=group)
+    return {"batches": 1 + rank, "forwards": forwards, "after": float(after) / 2}
+
+
+def uneven(rank: int) -> dict[str, Any]:
+    """Rank 0 runs out of data; the other comes to a freeze alone."""
+    group = dist.new_group(timeout=datetime.timedelta(seconds=4))
+    model = nn.Sequential(*plain_net(), nn.Linear(3, 4), nn.Linear(4, 3))
+    wrapper = DistributedDataParallel(model, process_group=group)
+    freezer = Freezer(split_layers(model))
+    freezer.follow(timeout=1.0)
+    said = ""
+    try:
+        with Join([wrapper]):
+            for step in range(1 + rank):
+                wrapper(part(rank, batch(step)[0])).sum().backward()
+            if rank == 1:
+                freezer.set_depth(1)
+    except distributed.DistributedError as error:
+        said = str(error)
+    except RuntimeError:
+        assert rank == 0  # waited for exchanges that do not come any more
+    return {"said": said, "depth": freezer.depth}
 
 
 def second_wrapper(rank: int, frozen_heap: bool) -> dict[str, Any]:

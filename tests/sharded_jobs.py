@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from freezeout import CostError, FreezeOut, Freezer, measure_costs, split_layers
+from freezeout import CostError, FreezeOut, Freezer, PrefixError, measure_costs, split_layers
 from parallel_jobs import SCHEDULE, STEPS, batch, flat, part, plain_net
 
 
@@ -70,7 +70,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach() if full is None else full().detach()
 
 
-def fsdp(rank: int, keep: bool, per_layer: bool, checkpointed: bool = False) -> dict[str, Any]:
+def fsdp(rank: int, keep: bool, per_layer: bool) -> dict[str, Any]:
     model = sharded(per_layer)
     traffic = Traffic()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -104,6 +104,40 @@ def fsdp(rank: int, keep: bool, per_layer: bool, checkpointed: bool = False) -> 
     finally:
         traffic.close()
     return seen
+
+
+def thawed_as_it_was(rank: int, after_forward: bool, after_backward: bool) -> dict[str, list[int]]:
+    """Gathers in each step, before a freeze that keeps groups gathered and after it is undone."""
+    model = sharded()
+    for layer in model:
+        layer.set_reshard_after_forward(after_forward, recurse=False)
+        layer.set_reshard_after_backward(after_backward, recurse=False)
+    traffic = Traffic()
+    freezer = Freezer(split_layers(model))
+    freezer.follow(keep_unsharded=True)
+    gathers: dict[str, list[int]] = {"before": [], "frozen": [], "after": []}
+    try:
+        for when, depth in (("before", 0), ("frozen", 2), ("after", 0)):
+            freezer.set_depth(depth)
+            for step in range(3):
+                traffic.clear()
+                model(part(rank, batch(step)[0])).sum().backward()
+                gathers[when].append(traffic.gathers)
+    finally:
+        traffic.close()
+    return gathers
+
+
+def out_of_order(rank: int) -> str:
+    """A cut that is no prefix: the message names what the optimizer knows, not a gathered copy."""
+    model = sharded()
+    freezer = Freezer(split_layers(model, layers=["1", "0", "2", "3"]), strict=True)
+    freezer.set_depth(1)
+    try:
+        model(part(rank, batch(0)[0]))
+    except PrefixError as error:
+        return str(error)
+    return ""
 
 
 P = nn.Parameter

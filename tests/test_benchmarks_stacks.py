@@ -3,8 +3,10 @@
 import importlib
 import json
 import os
+import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,12 +157,122 @@ class _Pipe:
         return self.answer
 
 
-@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--processes", "0"]])
-def test_wrong_arguments_are_refused(arguments, bench, capsys):
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("ddp_step", ["--rounds", "0"]),
+        ("ddp_step", ["--processes", "0"]),
+        ("examples", ["--repeats", "0"]),
+    ],
+)
+def test_wrong_arguments_are_refused(script, arguments, bench, capsys):
     with pytest.raises(SystemExit) as stopped:
-        bench("ddp_step").main(["--toy", *arguments])
+        bench(script).main(["--toy", *arguments])
     assert stopped.value.code == 2
     assert "must be at least 1, got 0" in capsys.readouterr().err
+
+
+# the examples of trainers
+
+LINE = "{} layers frozen, {}, {:.2f} s of the processor\n"
+
+
+def test_what_an_example_says_last_is_read(bench):
+    examples = bench("examples")
+    digits = examples.parse("step 3: 0 froze\n" + LINE.format(5, "test accuracy 96.9 %", 1.68))
+    assert digits == examples.Run(5, 96.9, "%", 1.68)
+    text = examples.parse(LINE.format(0, "2.91 bits per character", 15.2))
+    assert text == examples.Run(0, 2.91, "bits per character", 15.2)
+    for output in ("", LINE.format(0, "nothing", 1.0), 2 * LINE.format(1, "2.91 %", 1.0)):
+        with pytest.raises(ValueError, match="must end with one line of layers, quality and sec"):
+            examples.parse(output)
+
+
+def test_runs_of_an_example_take_turns_and_are_compared_within_rounds(bench, monkeypatch):
+    examples = bench("examples")
+    done = []
+
+    def run(example, t0, length):
+        done.append((t0, length))
+        slow = 2.0 if len(done) > 9 else 1.0  # the machine slows down for the last rounds
+        return examples.Run(0 if t0 == "1" else 4, 95.0, "%", slow * (1.0 if t0 == "1" else 0.6))
+
+    monkeypatch.setattr(examples, "run", run)
+    found = examples.in_turns(examples.EXAMPLES["lightning"], 8, 6, seed=0)
+    assert done[:2] == [("1", 1), ("0.5", 1)]  # not counted
+    rounds = [{t0 for t0, _ in done[i : i + 2]} for i in range(2, 14, 2)]
+    assert rounds == [{"1", "0.5"}] * 6
+    assert len({t0 for t0, _ in done[2::2]}) == 2  # either is the first in some round
+    one = examples.describe("lightning", examples.EXAMPLES["lightning"], 8, found)
+    plain, frozen = one["rows"]
+    assert (plain["t0"], plain["ratio"], frozen["t0"]) == (1.0, 1.0, 0.5)
+    assert frozen["ratio"] == pytest.approx(statistics.median(frozen["ratios"]))
+    assert frozen["ratio"] == pytest.approx(0.6)
+    assert frozen["interval"] is not None
+    assert one["length"] == "8 epochs"
+    monkeypatch.setattr(examples, "run", lambda *words: examples.Run(1, 95.0, "%", 1.0))
+    with pytest.raises(RuntimeError, match="layers must freeze, but for t0 = 1"):
+        examples.in_turns(examples.EXAMPLES["lightning"], 8, 1, seed=0)
+
+
+def test_what_examples_say_against_freezing(bench):
+    examples, stack_tables = bench("examples"), bench("stack_tables")
+
+    def example(unit, plain, frozen, high):
+        rows = [
+            {"t0": 1.0, "quality": plain, "interval": [1.0, 1.0], "ratio": 1.0},
+            {"t0": 0.5, "quality": frozen, "interval": [0.5, high], "ratio": 0.7},
+        ]
+        for row in rows:
+            row |= {"frozen": int(row["t0"] < 1), "median_seconds": 2.0, "seconds": [2.0] * 6}
+        about = {"trainer": "some", "version": "1.0", "length": "8 epochs", "unit": unit}
+        return {**about, "rows": rows}
+
+    better = [example("%", 90.0, 91.0, 0.8), example("bits per character", 3.0, 2.9, 0.8)]
+    assert examples.against(better) == []
+    worse = [example("%", 90.0, 89.0, 1.1), example("bits per character", 3.0, 3.1, 0.8)]
+    assert examples.against(worse) == [
+        "some, t0 = 0.5: no clear saving of time",
+        "some, t0 = 0.5: ends worse, 89.0 % against 90.0 with nothing frozen",
+        "some, t0 = 0.5: ends worse, 3.1 bits per character against 3.0 with nothing frozen",
+    ]
+    result = examples.results(better[:1], 6, 0, 1.0)
+    found = stack_tables.tables(
+        *(
+            json.loads((BENCHMARKS / "results" / f"{name}-cpu.json").read_text())
+            for name in ("ddp_step", "compile_run", "callback_overhead")
+        ),
+        result,
+    )
+    assert "| some 1.0, 8 epochs | nothing frozen | 0 | 2.00 |  | 6 | 90 % |" in found["examples"]
+    assert "| `t0=0.5` | 1 | 2.00 | 0.70 (0.50 to 0.80) | 6 | 91 % |" in found["examples"]
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
+    assert found["examples"] in stack_tables.filled(page, found)
+
+
+def test_an_example_that_fails_is_told(bench):
+    examples = bench("examples")
+    wrong = replace(examples.EXAMPLES["accelerate"], script="absent.py")
+    with pytest.raises(RuntimeError, match=r"absent\.py --t0 1 --epochs 1 failed:\n.*No such file"):
+        examples.run(wrong, "1", 1)
+
+
+@pytest.mark.slow
+def test_the_toy_run_of_the_examples_writes_everything_down(bench, tmp_path, capsys):
+    pytest.importorskip("accelerate")
+    out = tmp_path / "new" / "examples.json"
+    words = ["--toy", "--trainers", "accelerate", "--out", str(out)]
+    assert bench("examples").main(words) == 0
+    result = json.loads(out.read_text())
+    (one,) = result["examples"]
+    assert [row["frozen"] for row in one["rows"]] == [0, 5]
+    assert one["unit"] == "%"
+    assert result["settings"]["repeats"] == 1
+    assert set(result["hardware"]["load"]) == {"before", "after"}
+    printed = capsys.readouterr().out
+    assert f"Written to {out}" in printed
+    for line in result["against"]:
+        assert f"against: {line}" in printed
 
 
 # torch.compile

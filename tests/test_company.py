@@ -215,23 +215,42 @@ def test_inputs_that_are_made_to_require_gradients_are_named() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype: torch.dtype) -> None:
-    """Half precision, a scaler that skips a step, accumulation and clipping, all at once."""
-    model, twin = make_net(), make_net()
+    """Half precision, a scaler that skips a step, accumulation and clipping, all at once.
+
+    The oracle is frozen by hand: flags, and a group of parameters for each layer. A third network
+    has the same weights in every step, and all gradients.
+    """
+    model, by_hand, whole = make_net(), make_net(), make_net()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR, strict=True)
-    other = torch.optim.AdamW(twin.parameters(), lr=0.02)
-    unfrozen = FreezeOut(other, twin, STEPS, schedule=LINEAR)
-    unfrozen.freezer.set_depth = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    scalers = [torch.amp.GradScaler("cpu", init_scale=256.0) for _ in range(2)]
+    other = torch.optim.AdamW([{"params": list(layer.parameters())} for layer in by_hand], lr=0.02)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=256.0) for _ in range(3)]
     calls = 0
-    while scheduler.last_epoch < STEPS:
+    while (step := scheduler.last_epoch) < STEPS:
+        for group, factor in zip(other.param_groups, scheduler.factors_at(step), strict=True):
+            group["lr"] = 0.02 * factor
+        by_hand[: scheduler.frozen].requires_grad_(False)
+        by_hand.zero_grad()
+        whole.load_state_dict(model.state_dict())
         for micro in range(2):
-            for net, scaler in zip((model, twin), scalers, strict=True):
+            for net, scaler in zip((model, by_hand, whole), scalers, strict=True):
                 with torch.autocast("cpu", dtype=dtype):
                     loss = loss_of(net, 2 * calls + micro) / 2
                 scaler.scale(loss).backward()
+        for ours, hand, full in zip(
+            *(n.parameters() for n in (model, by_hand, whole)), strict=True
+        ):
+            assert (ours.grad is None) is (hand.grad is None) is (not ours.requires_grad)
+            if ours.grad is not None:
+                assert torch.equal(ours.grad, hand.grad)
+                assert torch.equal(ours.grad, full.grad)
         norms = []
-        for net, part, scaler in zip((model, twin), (optimizer, other), scalers, strict=True):
+        for net, part, scaler in zip(
+            (model, by_hand, whole),
+            (optimizer, other, torch.optim.SGD(whole.parameters(), lr=0.0)),
+            scalers,
+            strict=True,
+        ):
             if calls == 5:
                 net[-1].weight.grad.fill_(float("inf"))
             scaler.unscale_(part)
@@ -240,13 +259,14 @@ def test_autocast(dtype: torch.dtype) -> None:
             scaler.update()
             net.zero_grad()
         if scheduler.frozen and calls != 5:
-            assert norms[0] < norms[1]  # fewer gradients: the same threshold clips less
+            assert norms[0] < norms[2]  # fewer gradients: the same threshold clips less
         scheduler.step()
-        unfrozen.step()
         calls += 1
+        for ours, hand in zip(model.parameters(), by_hand.parameters(), strict=True):
+            assert torch.equal(ours, hand)
     assert calls == STEPS + 1
     assert scheduler.frozen == 3
-    assert scalers[0].get_scale() == scalers[1].get_scale() == 128.0
+    assert {scaler.get_scale() for scaler in scalers} == {128.0}
 
 
 def test_a_scaler_with_nothing_left_to_scale() -> None:

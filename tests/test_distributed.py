@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import parallel_jobs as jobs
-from freezeout import FreezeOut, Freezer, distributed, split_layers
+from freezeout import FreezeOut, Freezer, _reducer, distributed, split_layers
 from freezeout.errors import DistributedError
 from parallel_jobs import STEPS
 from ranks import Ranks, joined
@@ -139,8 +142,8 @@ def test_and_without_a_place_for_it_nothing_freezes(pair: Ranks) -> None:
         assert run["error"] == (
             "DistributedDataParallel cannot follow a freeze in place: this PyTorch's "
             "DistributedDataParallel has no _something_newer. Take a new wrapper after each "
-            "freeze: scheduler.freezer.follow(model, replace=...) gets it and puts it where the "
-            "training loop calls it."
+            "freeze: scheduler.freezer.follow(replace=...) gets it and puts it where the training "
+            "loop calls it."
         )
 
 
@@ -220,14 +223,198 @@ def test_a_wrapper_made_after_a_resume_is_brought_in_line(pair: Ranks) -> None:
         assert run["after"] == live(0)
 
 
-def test_follow_takes_only_the_wrapper_of_its_model() -> None:
+def test_arguments_that_cannot_be_meant_are_refused() -> None:
     freezer = Freezer(split_layers(jobs.plain_net()))
     with pytest.raises(ValueError, match="timeout must be above 0, got 0"):
         freezer.follow(timeout=0)
-    freezer.follow(nn.Linear(1, 1))  # no wrapper at all: nothing to follow
     with pytest.raises(TypeError, match="rewrap takes a DistributedDataParallel, got Linear"):
         distributed.rewrap(nn.Linear(1, 1))  # type: ignore[arg-type]
-    assert issubclass(DistributedError, RuntimeError) is False
+
+
+def test_a_wrapper_with_nothing_to_exchange_does_not_wait_for_it_in_a_join(pair: Ranks) -> None:
+    """A rank that is out of data stands in for exchanges, and there are none."""
+    for run in pair.run(jobs.joined_with_a_frozen_body):
+        assert run["batches"] == run["forwards"]
+        assert run["after"] == 2.0  # what is averaged next is averaged right
+
+
+def test_ranks_that_are_out_of_data_do_not_come_to_a_freeze(pair: Ranks) -> None:
+    first, second = pair.run(jobs.uneven)
+    assert first["said"] == ""
+    assert "but rank 0 did not come to this point within 1 s" in second["said"]
+    assert first["depth"] == second["depth"] == 0
+
+
+# One process is enough for what a wrapper is made of.
+
+
+@pytest.fixture
+def by_itself() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+class Other(DistributedDataParallel):
+    """Takes what the class it comes from takes, and no more."""
+
+    def __init__(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+        super().__init__(module, *args, **kwargs)
+
+
+class Named(DistributedDataParallel):
+    """Has a setting of its own, which nobody else knows."""
+
+    def __init__(self, module: nn.Module, name: str = "", **kwargs: Any) -> None:
+        super().__init__(module, **kwargs)
+        self.name = name
+
+
+class Fixed(DistributedDataParallel):
+    """Knows all of its options itself."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module, bucket_cap_mb=1)
+
+
+def without(name: str) -> Callable[[DistributedDataParallel, pytest.MonkeyPatch], None]:
+    def take_away(wrapper: DistributedDataParallel, patch: pytest.MonkeyPatch) -> None:
+        patch.delattr(wrapper if name in wrapper.__dict__ else DistributedDataParallel, name)
+
+    return take_away
+
+
+def another_helper(wrapper: DistributedDataParallel, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(wrapper, "_ddp_init_helper", lambda parameters, reducer_options: None)
+
+
+def another_reducer(wrapper: DistributedDataParallel, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(wrapper, "reducer", object())
+
+
+def a_python_reducer(wrapper: DistributedDataParallel, patch: pytest.MonkeyPatch) -> None:
+    assert wrapper._use_python_reducer is False
+    patch.setattr(wrapper, "_use_python_reducer", True)  # as the compiler's setting would
+
+
+def an_optimizer_in_backward(wrapper: DistributedDataParallel, patch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what else is imported with it
+        from torch.distributed.optim import _apply_optimizer_in_backward
+
+    _apply_optimizer_in_backward(torch.optim.SGD, wrapper.module.parameters(), {"lr": 0.1})
+
+
+OBSTACLES = [
+    *(
+        pytest.param(without(name), f"DistributedDataParallel has no {name}", True, id=name)
+        for name in (
+            *("_build_params_for_reducer", "_build_debug_param_to_name_mapping"),
+            *("_ddp_init_helper", "_set_static_graph", "_comm_hooks"),
+            *("_assign_modules_buffers", "parameters_to_ignore"),
+        )
+    ),
+    pytest.param(another_helper, "makes its reducer in another way", True, id="signature"),
+    pytest.param(another_reducer, "cannot be taken off the parameters", True, id="reducer"),
+    pytest.param(a_python_reducer, "optimize_ddp is 'python_reducer'", False, id="python"),
+    pytest.param(an_optimizer_in_backward, "runs in the backward pass", False, id="optimizer"),
+]
+
+
+@pytest.mark.usefixtures("by_itself")
+@pytest.mark.parametrize(("make", "said", "replaceable"), OBSTACLES)
+def test_what_stands_in_the_way_is_said_before_anything_freezes(
+    make: Any, said: str, replaceable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = DistributedDataParallel(jobs.plain_net())
+    assert _reducer.obstacle(wrapper) is None
+    freezer = Freezer(split_layers(wrapper.module))
+    make(wrapper, monkeypatch)
+    assert said in str(_reducer.obstacle(wrapper))
+    with pytest.raises(DistributedError) as refused:
+        freezer.set_depth(1)
+    assert said in str(refused.value)
+    assert ("follow(replace=...)" in str(refused.value)) is replaceable
+    assert freezer.depth == 0
+    assert all(p.requires_grad for p in wrapper.parameters())
+    freezer.follow(replace=lambda new: None)
+    if not replaceable:  # a new wrapper would be no better
+        with pytest.raises(DistributedError, match="Make it without that"):
+            freezer.set_depth(1)
+        assert freezer.depth == 0
+
+
+@pytest.mark.usefixtures("by_itself")
+def test_an_exchange_that_is_put_off_is_refused() -> None:
+    model = jobs.plain_net()
+    late = [(name, p) for name, p in model.named_parameters() if name.startswith("3.")]
+    wrapper = DistributedDataParallel(
+        model, delay_all_reduce_named_params=late, param_to_hook_all_reduce=model[3].weight
+    )
+    freezer = Freezer(split_layers(model))
+    with pytest.raises(DistributedError, match=r"made with delay_all_reduce_named_params=\.\.\."):
+        freezer.set_depth(1)
+    assert "delay_all_reduce" in str(_reducer.obstacle(wrapper))
+    assert freezer.depth == 0
+
+
+@pytest.mark.usefixtures("by_itself")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bucket_cap_mb": 0.25},
+        {"bucket_cap_mb": 3},
+        pytest.param(
+            {"bucket_cap_mb_list": [0.25, 1.5]},
+            marks=pytest.mark.skipif(
+                "bucket_cap_mb_list" not in inspect.signature(DistributedDataParallel).parameters,
+                reason="this PyTorch's DistributedDataParallel has one cap for all buckets",
+            ),
+        ),
+    ],
+)
+def test_a_new_wrapper_has_the_buckets_of_the_old_one(options: dict[str, Any]) -> None:
+    old = DistributedDataParallel(jobs.plain_net(), **options)
+    new = distributed.rewrap(old)
+    for name in ("bucket_bytes_cap", "bucket_bytes_cap_list", "bucket_bytes_cap_default"):
+        assert getattr(new, name, None) == getattr(old, name, None)
+    assert (new.bucket_bytes_cap == 25 * 1024 * 1024) is (options == {})
+
+
+@pytest.mark.usefixtures("by_itself")
+@pytest.mark.parametrize("kind", [DistributedDataParallel, Other])
+def test_a_new_wrapper_is_of_the_class_of_the_old_one(kind: type[DistributedDataParallel]) -> None:
+    new = distributed.rewrap(kind(jobs.plain_net(), gradient_as_bucket_view=True))
+    assert type(new) is kind
+    assert new.gradient_as_bucket_view
+
+
+@pytest.mark.usefixtures("by_itself")
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Named, "it has name"), (Fixed, "got an unexpected keyword argument 'device_ids'")],
+)
+def test_a_class_whose_arguments_are_not_known_is_refused_before_anything_freezes(
+    kind: type[DistributedDataParallel], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = kind(jobs.plain_net())
+    message = (
+        f"a new {kind.__name__} cannot be made with the arguments of DistributedDataParallel: "
+        f"{why}. Make new wrappers yourself, or wrap the model in DistributedDataParallel."
+    )
+    with pytest.raises(DistributedError) as refused:
+        distributed.rewrap(wrapper)
+    assert str(refused.value) == message
+    freezer = Freezer(split_layers(wrapper.module))
+    freezer.set_depth(1)  # in place it can follow
+    assert distributed.reduced_elements(wrapper) == live(1)
+    another_reducer(wrapper, monkeypatch)
+    freezer.follow(replace=lambda new: None)
+    with pytest.raises(DistributedError) as refused:
+        freezer.set_depth(2)
+    assert str(refused.value) == message
+    assert freezer.depth == 1
 
 
 @pytest.mark.gpu
@@ -244,7 +431,7 @@ def test_on_a_gpu(alone: dict[str, Any], sharded: bool) -> None:
                 fully_shard(layer)
             run = fully_shard(model)
         else:
-            run = nn.parallel.DistributedDataParallel(model, device_ids=[0])
+            run = DistributedDataParallel(model, device_ids=[0])
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         scheduler = FreezeOut(optimizer, model, STEPS, schedule=jobs.SCHEDULE)
         for step in range(STEPS):

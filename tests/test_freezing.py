@@ -743,6 +743,72 @@ def test_an_input_that_requires_a_gradient_is_named() -> None:
         model(x)
 
 
+@pytest.mark.parametrize("first", ["discriminator", "generator"])
+@pytest.mark.parametrize("parts", [False, True])
+def test_the_generator_s_pass_through_a_discriminator_is_passed_over(
+    first: str, parts: bool
+) -> None:
+    """Training goes on as without freezing, and only a pass of real data shows the cut."""
+    torch.manual_seed(1)
+    generator, model = nn.Linear(3, 4), Graph("abc")
+    twin, plain = copy.deepcopy(generator), copy.deepcopy(model)
+    freezer = Freezer(split_layers(model), strict=True)
+    freezer.set_depth(2)
+
+    def judge(x: torch.Tensor) -> torch.Tensor:
+        return Graph.forward(model, x) if parts else model(x)
+
+    noise, real = torch.randn(5, 3), torch.randn(5, 4)
+    for turn in range(2):
+        if turn or first == "generator":
+            judge(generator(noise)).mean().backward()
+            assert not freezer.verified or turn
+            assert freezer.verified or hooks(model) > 0
+        judge(real).mean().backward()
+        judge(generator(noise).detach()).mean().backward()
+        assert freezer.verified
+        assert hooks(model) == 0
+    plain(twin(noise)).mean().backward()
+    times = 2 if first == "generator" else 1
+    torch.testing.assert_close(generator.weight.grad, times * twin.weight.grad)
+    assert model.a.weight.grad is model.b.weight.grad is None
+    assert model.c.weight.grad is not None
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_where_another_module_always_feeds_the_model_it_is_told_in_the_end(strict: bool) -> None:
+    before, model = nn.Linear(3, 4), Graph("abc")
+    freezer = Freezer(split_layers(model), strict=strict)
+    freezer.set_depth(1)
+    for _ in range(99):
+        model(before(torch.ones(2, 3)))
+        assert hooks(model) > 0
+    message = (
+        r"^layer 0 \('a'\) is frozen, but its output still needs a gradient, because of parameters "
+        r"of another module that fed the model in 100 passes in a row\. The backward pass goes on "
+        r"through frozen layers, so less is saved\. Gradients are right\. To save it all, put both "
+        r"in one model and cut that\.$"
+    )
+    with (
+        pytest.raises(PrefixError, match=message)
+        if strict
+        else pytest.warns(FrozenPrefixWarning, match=message)
+    ):
+        model(before(torch.ones(2, 3)))
+    assert hooks(model) == 0
+    assert not freezer.verified
+    model(before(torch.ones(2, 3)))
+
+
+def test_an_active_layer_in_the_way_is_named_also_where_another_module_feeds_the_model() -> None:
+    before, model = nn.Linear(3, 4), Graph("bac")
+    freezer = Freezer(split_layers(model), strict=True)
+    freezer.set_depth(1)
+    with pytest.raises(PrefixError, match=r"active parameters that feed it: 'b\.(weight|bias)'"):
+        model(before(torch.ones(2, 3)))
+    assert hooks(model) == 0
+
+
 def test_frozen_parameters_made_to_require_a_gradient_again_are_named() -> None:
     model, _ = make(2, strict=True)
     model.requires_grad_(True)

@@ -70,6 +70,7 @@ BART_ENCODER, BART_DECODER = (
     )
     for part in ("encoder", "decoder")
 )
+DEBERTA = "deberta.embeddings deberta.encoder.layer.0 deberta.encoder.layer.1"
 T5_ENCODER = "encoder.block.0 encoder.block.1"
 T5_DECODER = "decoder.block.0 decoder.block.1"
 
@@ -244,6 +245,29 @@ NETWORKS: dict[str, Network] = {
             layers=[*ALBERT.split(), ALBERT_BLOCK, "albert.pooler", "classifier"],
         ),
     ),
+    "hf-deberta-v2": hub(
+        hugging_face.deberta,
+        labelled,
+        Cut(
+            f"{DEBERTA} deberta.encoder.rel_embeddings pooler classifier",
+            how="plain",
+            leaks=[Leak(range(2, 4), 1, "'deberta.encoder.LayerNorm.bias' (layer 3)")],
+        ),
+        Cut(f"{DEBERTA} pooler classifier", how="example"),
+        Cut(
+            f"{DEBERTA} pooler classifier",
+            layers=[
+                (
+                    "deberta.embeddings",
+                    "deberta.encoder.rel_embeddings",
+                    "deberta.encoder.LayerNorm",
+                ),
+                "deberta.encoder.layer.*",
+                "pooler",
+                "classifier",
+            ],
+        ),
+    ),
     "hf-whisper": hub(
         hugging_face.whisper,
         speech,
@@ -346,3 +370,10 @@ def test_the_page_has_a_row_for_every_network_with_the_number_of_its_layers() ->
     for name, count in told.items():
         best = max(NETWORKS[name].cuts, key=lambda cut: (cut.how == "example", not cut.layers))
         assert len(best.names.split()) == count, name
+
+
+def test_the_readme_counts_them() -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    assert re.findall(r"(\w+) networks\]\(docs/networks\.md\)", readme.read_text()) == [
+        str(len(NETWORKS))
+    ]

@@ -11,7 +11,6 @@ import torch
 
 import parallel_jobs
 import sharded_jobs as jobs
-from parallel_jobs import STEPS
 from ranks import Ranks, joined
 from test_distributed import DEPTHS, EXCHANGED, check_equal, live
 
@@ -57,6 +56,26 @@ def test_fully_shard(pair: Ranks, alone: dict[str, Any], keep: bool, per_layer: 
         else:  # frozen ones too, in every forward pass
             assert [run["gathers"][step] for step in (5, 7, 9)] == [8, 7, 6]
             assert run["held"][-1] == 0
+
+
+@sharding
+@pytest.mark.parametrize("after_forward", [True, False])
+@pytest.mark.parametrize("after_backward", [True, False])
+def test_what_was_kept_gathered_goes_back_to_how_it_was_set(
+    pair: Ranks, after_forward: bool, after_backward: bool
+) -> None:
+    # The first step gathers all four layers once, a later one those that were left scattered.
+    later = (8 if after_forward else 4) if after_backward else 4 if after_forward else 0
+    for run in pair.run(jobs.thawed_as_it_was, after_forward, after_backward):
+        assert run["before"][1:] == run["after"][1:] == [later] * 2
+        assert run["frozen"][1:] == [later // 2] * 2
+
+
+@sharding
+def test_what_feeds_a_frozen_group_is_named_as_the_optimizer_knows_it(pair: Ranks) -> None:
+    for said in pair.run(jobs.out_of_order):
+        assert "because of active parameters that feed it: '0." in said
+        assert "(layer 1)" in said
 
 
 @sharding
@@ -118,4 +137,3 @@ def test_distributed_checkpoint(pair: Ranks, tmp_path: Path, shard: bool) -> Non
         assert run["entries"][0] == run["entries"][1] == 10
         assert run["same"]
         assert run["files"] > 1
-    assert STEPS > 5

@@ -16,11 +16,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from freezeout.cli.launcher import Launcher
 from freezeout.data import TensorLoader, load
-from freezeout.training import RunFolder, resume, start
+from freezeout.distributed import reduced_elements
+from freezeout.training import RunFolder, Trainer, resume, start
 from freezeout.training.checkpoint import load_checkpoint
+from freezeout.training.exchange import spread
+from freezeout.training.run import prepare
 from ranks import joined
-from runs import SMALL_ARGUMENTS, KillAt, KilledError, assert_same_end
+from runs import SMALL_ARGUMENTS, KillAt, KilledError, assert_same_end, small
 from several_jobs import job, uneven
 
 pytestmark = pytest.mark.multiprocess
@@ -319,6 +323,67 @@ def test_torchrun_trains_and_one_process_tells(tmp_path, one):
         *("checkpoint.pt", "log.jsonl", "run.png", "settings.toml", "summary.json")
     ]
     assert "Traceback" not in err
+
+
+ON_A_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), ON_A_GPU])
+def test_torchrun_with_a_process_for_each_gpu(tmp_path, device):
+    """One process needs no other; on two GPUs the second half of the batch goes through NCCL."""
+    processes = min(2, torch.cuda.device_count()) if device == "cuda" else 1
+    process = torchrun(
+        *UNEVEN, "--device", device, "--out", "run", cwd=tmp_path, processes=processes
+    )
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    alone, folder = RunFolder(tmp_path / "alone"), RunFolder(tmp_path / "run")
+    start(uneven(device=device), alone)
+    begun = folder.read_log()[0]
+    assert begun["processes"] == processes
+    assert begun["device"].startswith(device)
+    assert out.count("froze layer 0 ") == 1
+    assert events(folder) == events(alone)
+    if processes == 1:
+        assert_same_end(alone, folder)
+    else:  # the GPU's sums are coarser than the CPU's
+        assert_close_end(alone, folder, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cpu", ON_A_GPU])
+def test_what_the_launcher_joins_exchanges_gradients_where_they_are(device, monkeypatch):
+    """A process by itself shares with nobody, but through the same calls: NCCL's on a GPU."""
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in {**place, "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    settings, data = prepare(small(device=device))
+    plain, joined_up = (Trainer(settings, data) for _ in range(2))
+    processes = Launcher(os.environ).join()
+    try:
+        group = dist.group.WORLD._get_backend(torch.device(device))
+        assert group.name() == ("nccl" if device == "cuda" else "gloo")
+        assert processes.gather([1.0]) == [[1.0]]
+        network = spread(joined_up.model, joined_up.device, unused=False, same_bits=True)
+        joined_up.network = network
+        sent = []
+        while not plain.finished:
+            for (images, labels), (same, too) in zip(
+                plain.batches(), joined_up.batches(), strict=True
+            ):
+                sent.append(reduced_elements(network))
+                plain.take_step(images, labels)
+                joined_up.take_step(same, too)
+                assert joined_up.frozen == plain.frozen
+            plain.finish_epoch()
+            joined_up.finish_epoch()
+        assert len(set(sent)) == plain.frozen + 1 == 5
+        assert sent == sorted(sent, reverse=True)
+        tolerance = CLOSE if device == "cpu" else {"rtol": 1e-3, "atol": 1e-4}
+        for one, other in zip(plain.model.parameters(), network.parameters(), strict=True):
+            torch.testing.assert_close(one, other, **tolerance)
+    finally:
+        dist.destroy_process_group()
 
 
 FAILING = """

@@ -1,4 +1,9 @@
-"""The look at the first forward pass after a freeze: does the backward pass really stop?"""
+"""The look at the first forward pass after a freeze: does the backward pass really stop?
+
+A pass into which parameters of another module feed (the generator's pass through the discriminator
+of a GAN) must go on through frozen layers to reach them. It shows nothing of the cut, so the look
+waits for the next one.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +17,28 @@ from torch.utils.hooks import RemovableHandle
 from freezeout._hooks import Hook, Outside
 from freezeout._reentrant import refuse_reentrant
 from freezeout.compiled import Region, regions
+from freezeout.distributed import gathered_forms
 from freezeout.layers import Layers
 from freezeout.tensors import tensors_in
 
 __all__ = ["BoundaryWatch"]
+
+_PATIENCE = 100
+"""Passes in a row that other modules feed, after which no other is waited for."""
+
+_NAME_THEM = (
+    "Name the layers so that all that feeds a frozen layer comes before it, and what runs several "
+    "times is one layer (layers=...), or pass example=... for the true order of execution."
+)
 
 
 class BoundaryWatch:
     """Watches one forward pass with gradients, then takes its hooks away.
 
     In a true prefix no module of a frozen layer gives an output that needs a gradient, and some
-    active layer runs after it. Inside a module that is compiled nothing is hooked, because that
-    would cost a compilation; what comes out of it is looked at.
+    active layer runs after it. Passes that parameters of other modules feed are passed over, and
+    reported only where there is no other for long. Inside a module that is compiled nothing is
+    hooked, because that would cost a compilation; what comes out of it is looked at.
 
     Args:
         layers: The layers of the model.
@@ -47,6 +62,8 @@ class BoundaryWatch:
         self._ran: set[int] = set()
         self._first: int | None = None  # id of the first module that ran
         self._in_model = False
+        self._fed = False  # in this pass, by parameters of other modules
+        self._passed_over = 0
         root = layers.model
         self._handles: list[RemovableHandle] = [
             root.register_forward_pre_hook(Hook(self._enter)),
@@ -89,25 +106,41 @@ class BoundaryWatch:
 
     def _enter(self, module: nn.Module) -> None:
         self._in_model = True
+        self._begin()
+
+    def _begin(self) -> None:
         self._ran.clear()
+        self._fed = False
 
     def _look(self, module: nn.Module, index: int, output: Any) -> None:
         if self._first == id(module) and not self._in_model:
-            self._finish()  # a second pass over parts that are called one by one
-            return
+            if not self._fed:
+                self._finish()  # a second pass over parts that are called one by one
+                return
+            self._begin()
         self._first = self._first or id(module)
         self._ran.add(index)
+        if index >= self._depth or self._fed:
+            return
         leak = next((t for t in tensors_in(output) if t.requires_grad), None)
-        if index < self._depth and leak is not None:
-            self.close()
-            layer = self._layers[index]
-            self._report(
-                f"layer {index} ({layer.name!r}) is frozen, but its output still needs a gradient, "
-                f"because of {self._cause(leak)}. The backward pass goes on through frozen layers, "
-                "so less is saved. Name the layers so that all that feeds a frozen layer comes "
-                "before it, and what runs several times is one layer (layers=...), or pass "
-                "example=... for the true order of execution."
+        if leak is None:
+            return
+        cause, advice = self._cause(leak), _NAME_THEM
+        if cause is None:
+            self._fed = True
+            self._passed_over += 1
+            if self._passed_over < _PATIENCE:
+                return
+            cause = (
+                f"parameters of another module that fed the model in {_PATIENCE} passes in a row"
             )
+            advice = "Gradients are right. To save it all, put both in one model and cut that."
+        self.close()
+        self._report(
+            f"layer {index} ({self._layers[index].name!r}) is frozen, but its output still needs a "
+            f"gradient, because of {cause}. The backward pass goes on through frozen layers, so "
+            f"less is saved. {advice}"
+        )
 
     def _leave(self, module: nn.Module, output: Any) -> None:
         outputs = list(tensors_in(output))
@@ -120,27 +153,36 @@ class BoundaryWatch:
                 f"learn and backward() will fail: {waiting} did not run. The layer that runs last "
                 "must be the last of the list: pass example=... or layers=..."
             )
-        else:
+        elif not self._fed:
             self._finish()
 
     def _finish(self) -> None:
         self.close()
         self._done(self._ran.issuperset(range(self._depth)))
 
-    def _cause(self, output: torch.Tensor) -> str:
-        names = {id(p): name for name, p in self._layers.model.named_parameters()}
+    def _cause(self, output: torch.Tensor) -> str | None:
+        """What stands in the way, in words; ``None`` if only parameters of other modules."""
+        model = self._layers.model
+        names = {id(p): name for name, p in model.named_parameters()}
+        forms = gathered_forms(model)
         active: list[str] = []
         again: list[str] = []
+        others = False
         for leaf in _leaves_of_graph(output):
-            if id(leaf) not in names and leaf is output:
-                continue  # made by requires_grad_() on what a frozen module gave
-            if id(leaf) not in names:
+            known = forms.get(id(leaf), leaf)
+            name = names.get(id(leaf), names.get(id(known)))
+            if name is not None:
+                index = self._layers.index_of(known) if isinstance(known, nn.Parameter) else None
+                thawed = index is not None and index < self._depth
+                (again if thawed else active).append(f"{name!r} (layer {index})")
+            elif isinstance(leaf, nn.Parameter):
+                others = True
+            elif leaf is not output:  # or made by requires_grad_() on what a frozen module gave
                 return f"an input of shape {tuple(leaf.shape)} that itself requires a gradient"
-            index = self._layers.index_of(leaf) if isinstance(leaf, nn.Parameter) else None
-            thawed = index is not None and index < self._depth
-            (again if thawed else active).append(f"{names[id(leaf)]!r} (layer {index})")
         if again and not active:
             return f"frozen parameters that were made to require a gradient again: {again[0]}"
+        if not active and others:
+            return None
         if not active:
             return (
                 "an output that was marked as requiring a gradient (with transformers, "

@@ -27,6 +27,7 @@ __all__ = [
     "rebuild",
     "reduced_elements",
     "rewrap",
+    "rewrap_obstacle",
 ]
 
 _PRIVATE = (
@@ -142,7 +143,7 @@ def rebuild(wrapper: DistributedDataParallel) -> None:
         return
     wrapper.reducer._remove_autograd_hooks()
     wrapper.__dict__[_BUILT_FOR] = wanted
-    if not wanted:  # a wrapper around layers that are all frozen has nothing left to exchange
+    if not wanted:  # around layers that are all frozen; in a Join, ranks out of data would exchange
         wrapper.__dict__[_SILENT] = wrapper.require_backward_grad_sync
         wrapper.require_backward_grad_sync = False
         wrapper._assign_modules_buffers()
@@ -153,7 +154,6 @@ def rebuild(wrapper: DistributedDataParallel) -> None:
     names = wrapper._build_debug_param_to_name_mapping(parameters)
     static = wrapper.static_graph
     wrapper._ddp_init_helper(parameters, sparse, names, static)
-    wrapper._has_rebuilt_buckets = False
     if static:
         wrapper.static_graph = False  # or setting it would be taken for a repetition
         wrapper._set_static_graph()
@@ -174,18 +174,17 @@ def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:
 
     Raises:
         TypeError: If it is something else.
-        DistributedError: If it has hooks on the model that a second wrapper would add to.
+        DistributedError: If it has hooks on the model that a second wrapper would add to, or is
+            of a class of one's own whose constructor takes other arguments.
     """
     if not isinstance(wrapper, DistributedDataParallel):
         raise TypeError(
             f"rewrap takes a DistributedDataParallel, got {type(wrapper).__name__}. "
             "Other wrappers need no new one after a freeze."
         )
-    reason = _second_set_of_hooks(wrapper)
-    if reason is not None:
-        raise DistributedError(
-            f"DistributedDataParallel cannot follow a freeze: {reason}. Make it without that."
-        )
+    never = rewrap_obstacle(wrapper)
+    if never is not None:
+        raise DistributedError(never)
     module = wrapper.module
     hooks = list(getattr(wrapper, "_comm_hooks", ()))
     remove = getattr(wrapper.reducer, "_remove_autograd_hooks", None)
@@ -193,7 +192,7 @@ def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:
         remove()
     with _leaving_out(module, set(wrapper.parameters_to_ignore)), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of an option's name that changes
-        new = DistributedDataParallel(module, **_options(wrapper))
+        new = type(wrapper)(module, **_options(wrapper))
     wrapper.__dict__[_RETIRED] = True
     new.__dict__[_IGNORED] = set(wrapper.__dict__.get(_IGNORED, ()))
     new.training = wrapper.training
@@ -202,6 +201,30 @@ def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:
         hook_of_new: Callable[..., Any] = hook
         new.register_comm_hook(state, hook_of_new)
     return new
+
+
+def rewrap_obstacle(wrapper: DistributedDataParallel) -> str | None:
+    """Why `rewrap` cannot work, as a whole message; ``None`` if it can."""
+    reason = _second_set_of_hooks(wrapper)
+    if reason is not None:
+        return f"DistributedDataParallel cannot follow a freeze: {reason}. Make it without that."
+    kind = type(wrapper)
+    signature = inspect.signature(kind)
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {name for name, p in signature.parameters.items() if p.kind not in open_ended}
+    try:
+        signature.bind(wrapper.module, **_options(wrapper))
+    except TypeError as error:
+        other = str(error)
+    else:
+        unknown = sorted(named - _takes().keys())
+        if not unknown:
+            return None
+        other = f"it has {', '.join(unknown)}"
+    return (
+        f"a new {kind.__name__} cannot be made with the arguments of DistributedDataParallel: "
+        f"{other}. Make new wrappers yourself, or wrap the model in DistributedDataParallel."
+    )
 
 
 def is_retired(wrapper: DistributedDataParallel) -> bool:
@@ -237,7 +260,7 @@ def _options(wrapper: DistributedDataParallel) -> dict[str, Any]:
     options[broadcast] = getattr(wrapper, broadcast)
     caps = getattr(wrapper, "bucket_bytes_cap_list", None)
     if caps:
-        options["bucket_cap_mb_list"] = [cap // _MEBIBYTE for cap in caps]
+        options["bucket_cap_mb_list"] = [cap / _MEBIBYTE for cap in caps]
     elif not getattr(wrapper, "bucket_bytes_cap_default", False):
         options["bucket_cap_mb"] = wrapper.bucket_bytes_cap / _MEBIBYTE
     takes = _takes()  # without init_sync (2.6) it broadcasts once what is equal already

@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["Sharded", "is_sharded", "reshard"]
+__all__ = ["Sharded", "gathered_forms", "is_sharded", "reshard"]
 
 
 def _groups(model: nn.Module) -> list[Any]:
@@ -41,6 +41,19 @@ def reshard(model: nn.Module) -> None:
         group.reshard()
 
 
+def gathered_forms(model: nn.Module) -> dict[int, nn.Parameter]:
+    """The sharded parameter that belongs to each gathered one, by the identity of the latter.
+
+    A gathered parameter takes part in a forward pass and leaves the modules after it.
+
+    Args:
+        model: Any module; one that is not sharded has none.
+    """
+    parameters = [p for g in _groups(model) for i in _parameter_groups(g) for p in i.fsdp_params]
+    gathered = [(getattr(p, "_unsharded_param", None), p.sharded_param) for p in parameters]
+    return {id(full): share for full, share in gathered if full is not None}
+
+
 class Sharded:
     """The sharded groups of a model, and which of them stay gathered because they are frozen.
 
@@ -55,7 +68,7 @@ class Sharded:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self.keep_unsharded = False
-        self._kept: dict[int, tuple[Any, list[Any]]] = {}  # the module, and what it was set to
+        self._kept: dict[int, tuple[Any, list[Any]]] = {}  # the module, and how it was set
 
     def __bool__(self) -> bool:
         return is_sharded(self._model)
@@ -81,16 +94,21 @@ class Sharded:
 
     def _keep(self, group: Any) -> None:
         if id(group) not in self._kept:
-            before = [inner.post_forward_mesh_info for inner in _parameter_groups(group)]
+            before = [
+                (inner.post_forward_mesh_info, inner.reshard_after_backward)
+                for inner in _parameter_groups(group)
+            ]
             self._kept[id(group)] = (group, before)
             group.set_reshard_after_forward(False, recurse=False)
             group.set_reshard_after_backward(False, recurse=False)
 
     def _release(self, group: Any) -> None:
         _, before = self._kept.pop(id(group))
-        for inner, info in zip(_parameter_groups(group), before, strict=True):
-            inner.post_forward_mesh_info = info
-        group.set_reshard_after_backward(True, recurse=False)
+        for inner, (after_forward, after_backward) in zip(
+            _parameter_groups(group), before, strict=True
+        ):
+            inner.post_forward_mesh_info = after_forward
+            inner.reshard_after_backward = after_backward
         group.reshard()
 
 

@@ -23,13 +23,15 @@ from freezeout._reducer import (
     rebuild,
     reduced_elements,
     rewrap,
+    rewrap_obstacle,
 )
-from freezeout._sharded import Sharded, is_sharded, reshard
+from freezeout._sharded import Sharded, gathered_forms, is_sharded, reshard
 from freezeout.errors import DistributedError
 
 __all__ = [
     "Companions",
     "Replace",
+    "gathered_forms",
     "is_sharded",
     "reduced_elements",
     "reshard",
@@ -58,7 +60,6 @@ class Companions:
 
     def follow(
         self,
-        wrapper: nn.Module | None = None,
         *,
         replace: Replace | None = None,
         keep_unsharded: bool | None = None,
@@ -70,13 +71,6 @@ class Companions:
                 f"timeout must be above 0, got {timeout!r}. It is how many seconds a process waits "
                 "for the others before a freeze."
             )
-        if wrapper is not None:
-            found = [m for m in wrapper.modules() if isinstance(m, DistributedDataParallel)]
-            if found and not any(_shares(w, self._model) for w in found):
-                raise ValueError(
-                    f"the wrapper holds another model than the {type(self._model).__name__} "
-                    "whose layers freeze. Pass the wrapper of the model that is trained."
-                )
         if replace is not None:
             self._replace = replace
         if keep_unsharded is not None:
@@ -101,13 +95,7 @@ class Companions:
             for ranks in sorted(groups):
                 self._agree().check(decision, ranks)
             for wrapper in wrappers:
-                reason = obstacle(wrapper)
-                if reason is not None and self._replace is None:
-                    raise DistributedError(
-                        f"DistributedDataParallel cannot follow a freeze in place: {reason}. Take "
-                        "a new wrapper after each freeze: scheduler.freezer.follow(model, "
-                        "replace=...) gets it and puts it where the training loop calls it."
-                    )
+                self._check(wrapper)
         if self._sharded:
             reshard(self._model)
 
@@ -123,6 +111,20 @@ class Companions:
         found, self._found = self._found, None
         for wrapper in wrappers_of(self._model) if found is None else found:
             self._bring_in_line(wrapper, modules)
+
+    def _check(self, wrapper: DistributedDataParallel) -> None:
+        reason = obstacle(wrapper)
+        if reason is None:
+            return
+        never = rewrap_obstacle(wrapper)
+        if never is not None:
+            raise DistributedError(never)
+        if self._replace is None:
+            raise DistributedError(
+                f"DistributedDataParallel cannot follow a freeze in place: {reason}. Take a new "
+                "wrapper after each freeze: scheduler.freezer.follow(replace=...) gets it and "
+                "puts it where the training loop calls it."
+            )
 
     def _bring_in_line(self, wrapper: DistributedDataParallel, frozen: set[int]) -> None:
         if obstacle(wrapper) is None:
@@ -183,11 +185,6 @@ def _all_wrappers() -> list[DistributedDataParallel]:
 def _parameters(wrapper: DistributedDataParallel) -> Iterator[nn.Parameter]:
     inner = wrapper.__dict__.get("_modules", {}).get("module")  # it may be half made
     return inner.parameters() if isinstance(inner, nn.Module) else iter(())
-
-
-def _shares(wrapper: DistributedDataParallel, model: nn.Module) -> bool:
-    own = {id(p) for p in model.parameters()}
-    return any(id(p) in own for p in _parameters(wrapper))
 
 
 def _is_alive(wrapper: DistributedDataParallel) -> bool:

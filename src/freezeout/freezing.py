@@ -62,8 +62,9 @@ class Freezer:
     has the choices.
 
     After each freeze the first forward pass with gradients checks that the output of the frozen
-    layers needs no gradient, so that the backward pass really stops there. Inside a region that
-    ``torch.compile`` traces it does not check.
+    layers needs no gradient, so that the backward pass really stops there. Passes that parameters
+    of another module feed (a generator before its discriminator) are passed over. Inside a region
+    that ``torch.compile`` traces it does not check.
 
     Args:
         layers: The layers of the model. Leftovers of an earlier freezer on it are undone.
@@ -116,7 +117,8 @@ class Freezer:
         """Whether a forward pass since the last freeze has shown that the backward pass stops.
 
         It stays false where that cannot be seen: where a frozen layer runs no module (a function
-        takes its weights), and in a model that is compiled as a whole.
+        takes its weights), where parameters of another module feed every pass, and in a model that
+        is compiled as a whole.
         """
         return self._verified
 
@@ -139,7 +141,6 @@ class Freezer:
 
     def follow(
         self,
-        wrapper: nn.Module | None = None,
         *,
         replace: Replace | None = None,
         keep_unsharded: bool | None = None,
@@ -147,11 +148,9 @@ class Freezer:
     ) -> None:
         """Chooses how wrappers around the model follow a freeze. Settings left out stay.
 
-        A ``DistributedDataParallel`` is found without being named, so that it is needed only where
-        several are around the same model, or for the choices below.
+        Wrappers are found without being named, whenever they were made.
 
         Args:
-            wrapper: The wrapped model, also within further wrappers.
             replace: Gets a new ``DistributedDataParallel`` after each freeze where the old one
                 cannot follow in place (a PyTorch whose inner parts differ), and puts it where the
                 training loop calls it.
@@ -160,11 +159,9 @@ class Freezer:
             timeout: Seconds to wait for the other processes before a freeze; 600 by default.
 
         Raises:
-            ValueError: If `wrapper` holds another model, or `timeout` is not above 0.
+            ValueError: If `timeout` is not above 0.
         """
-        self._companions.follow(
-            wrapper, replace=replace, keep_unsharded=keep_unsharded, timeout=timeout
-        )
+        self._companions.follow(replace=replace, keep_unsharded=keep_unsharded, timeout=timeout)
 
     def look_ahead(self) -> None:
         """Checks in the next forward pass with gradients for what would fail once layers freeze.

@@ -174,7 +174,6 @@ class FreezeOut(LRScheduler):
 
         if together_with is None:
             self.freezer = Freezer(self.layers, optimizer, strict=strict)
-            self.freezer.follow(model)
             self._together: list[weakref.ref[FreezeOut]] = []
             if self._thresholds:
                 self.freezer.look_ahead()

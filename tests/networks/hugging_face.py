@@ -80,6 +80,18 @@ def albert() -> nn.Module:
     return AlbertForSequenceClassification(config)
 
 
+def deberta() -> nn.Module:
+    """As version 3 has it: relative positions alone, with a norm."""
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    positions = {"relative_attention": True, "position_buckets": 4, "norm_rel_ebd": "layer_norm"}
+    attention = {"position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
+    config = DebertaV2Config(
+        num_labels=3, share_att_key=True, **positions, **attention, **TEXT, **SIZES
+    )
+    return DebertaV2ForSequenceClassification(config)
+
+
 def whisper(*, tied: bool = True) -> nn.Module:
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 

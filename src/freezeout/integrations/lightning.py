@@ -153,7 +153,6 @@ class FreezeOutCallback(Callback):
             example=self._example,
             strict=self._strict,
         )
-        self.scheduler.freezer.follow(trainer.strategy.model)
         if self._saved is not None:
             self.scheduler.load_state_dict(self._saved)
         self._log(trainer)

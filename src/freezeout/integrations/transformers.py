@@ -187,7 +187,6 @@ class FreezeOutCallback(TrainerCallback):
                 "Give it as Trainer(callbacks=[callback]), or call callback.bind(trainer) before "
                 "trainer.train()."
             )
-        self.scheduler.freezer.follow(self._trainer.model_wrapped)
         # A logger is a callback, too; what is to reach them all must come before them.
         callbacks = self._trainer.callback_handler.callbacks
         callbacks.remove(self)
