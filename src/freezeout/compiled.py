@@ -9,11 +9,12 @@ three forms only: live, live behind a frozen one, and frozen; equal blocks share
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import nn
 
@@ -90,22 +91,17 @@ def recompile_trouble(
         freeze_steps: When each freezes; ``None`` for those that learn to the end.
         model: The model with its wrappers.
     """
-    if all(step is None for step in freeze_steps):
+    steps = [step for step in freeze_steps if step is not None]
+    if not steps:
         return None
-    alike: dict[CodeType, list[Region]] = {}
-    for region in regions(model):
-        if region.code is not None:
-            alike.setdefault(region.code, []).append(region)
-    for code, same in alike.items():
-        inside = [_layers_inside(region.module, layers) for region in same]
-        forms = [
-            _forms(region.module, own, freeze_steps)
-            for region, own in zip(same, inside, strict=True)
-        ]
-        needed = _most_at_a_time(forms) if _dynamo.can_forget() else _in_all(forms)
+    depths = [0, *(bisect_right(steps, step) for step in sorted({*steps}))]
+    for code, same in _by_code(regions(model)).items():
+        forms = [{_form(region, layers, depth) for region in same} for depth in depths]
+        at_once = max(map(len, forms)) if _dynamo.can_forget() else len(set().union(*forms))
+        needed = 2 * at_once  # training and evaluation
         if needed > same[0].limit:
             name = f"{type(same[0].module).__name__}.{code.co_name}"
-            return _sentence(name, needed, same[0].limit, whole=max(map(len, inside)) > 1)
+            return _sentence(name, needed, same[0].limit, whole=_is_whole(same, layers))
     return None
 
 
@@ -124,54 +120,64 @@ class Graphs:
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
         self._before: dict[CodeType, int] = {}
+        self._used: dict[CodeType, set[Any]] = {}
+        self._depth = 0
 
-    def make_room(self, model: nn.Module) -> str | None:
+    def make_room(self, model: nn.Module, depth: int) -> str | None:
         """Drops what is outdated; a sentence where graphs may run out all the same, or ``None``.
 
         Call it at every freeze.
 
         Args:
             model: The model with its wrappers.
+            depth: Length of the frozen prefix from now on.
         """
+        before, self._depth = self._depth, depth
         if not _dynamo.is_used():
             return None
-        seen = [(region.code, region) for region in regions(model)]
-        known = {code: region for code, region in seen if code is not None}
-        whole = {code for code, region in seen if code and self._is_whole(region.module)}
-        whole |= self._whole_inside(known)
-        own = {*known, *whole, *_dynamo.continuations(whole)}
+        own = _by_code(regions(model))
+        own.update(self._out_of_sight(own))
+        whole = {code for code, same in own.items() if _is_whole(same, self._layers)}
+        rest = dict.fromkeys(_dynamo.continuations(whole))
         trouble = None
-        for code in {*own, *_dynamo.compiled_codes()}:
+        for code in {*own, *rest, *_dynamo.compiled_codes()}:
+            same = own.get(code, [])
             made = _dynamo.graphs(code)
             gained = made - self._before.get(code, 0)
-            limit = known[code].limit if code in known else _dynamo.limit()
-            if made and code in own and _dynamo.can_forget():
-                is_stale = code in whole and not _dynamo.notices_flags()
-                if is_stale or made + max(gained, 1) > limit:
+            used = self._used.setdefault(code, set())
+            used |= {_form(region, self._layers, before) for region in same}
+            new = {_form(region, self._layers, depth) for region in same} - used
+            # As many of each new form as there were of each so far (training, evaluation, shapes).
+            more = math.ceil(made / len(used)) * len(new) if same else gained
+            limit = same[0].limit if same else _dynamo.limit()
+            runs_out = more > 0 and made + more > limit
+            is_stale = code in whole and not _dynamo.notices_flags()
+            if (same or code in rest) and _dynamo.can_forget():
+                if runs_out or is_stale:
                     _dynamo.forget(code)
+                    used.clear()
                     made = 0
-            elif gained and made + gained > limit and trouble is None:
+            elif runs_out and trouble is None:
                 name = getattr(code, "co_qualname", code.co_name)  # from Python 3.11 on
-                if code in known:
-                    name = f"{type(known[code].module).__name__}.{code.co_name}"
-                is_whole = code in whole or code not in known
-                trouble = _sentence(name, made + gained, limit, whole=is_whole)
+                if same:
+                    name = f"{type(same[0].module).__name__}.{code.co_name}"
+                trouble = _sentence(name, made + more, limit, whole=code in whole or not same)
             self._before[code] = made
         return trouble
 
-    def _is_whole(self, module: nn.Module) -> bool:
-        return len(_layers_inside(module, self._layers)) > 1
-
-    def _whole_inside(self, known: Iterable[CodeType]) -> set[CodeType]:
-        """Code of modules that were compiled out of sight, in a wrapper around the model.
+    def _out_of_sight(self, seen: Container[CodeType]) -> dict[CodeType, list[Region]]:
+        """Parts of several layers that were compiled in a wrapper around the model.
 
         A class of which some instances are compiled by themselves is left to those.
         """
-        found: set[CodeType] = set()
+        found: dict[CodeType, list[Region]] = {}
         for module in self._layers.model.modules():
-            code = getattr(type(module).forward, "__code__", None)
-            if code is not None and code not in {*known, *found} and _dynamo.graphs(code):
-                found.update({code} if self._is_whole(module) else ())
+            region = Region(module, module)
+            code = region.code
+            if code is None or code in seen or not _dynamo.graphs(code):
+                continue
+            if _is_whole([region], self._layers):
+                found.setdefault(code, []).append(region)
         return found
 
 
@@ -185,38 +191,28 @@ def _layers_inside(module: nn.Module, layers: Layers) -> list[int]:
     return [layer.index for layer in layers if any(id(p) in inside for _, p in layer.parameters)]
 
 
-Forms: TypeAlias = dict[int, set[Any]]
-"""For each step at which a region changes (-1 at first): what the compiler then sees of it."""
+def _by_code(seen: Iterable[Region]) -> dict[CodeType, list[Region]]:
+    """Regions that share their code, and with it the limit of graphs."""
+    alike: dict[CodeType, list[Region]] = {}
+    for region in seen:
+        if region.code is not None:
+            alike.setdefault(region.code, []).append(region)
+    return alike
 
 
-def _forms(module: nn.Module, inside: list[int], freeze_steps: Sequence[int | None]) -> Forms:
-    """What a region looks like to the compiler over a run: training and evaluation at each point.
+def _is_whole(same: Iterable[Region], layers: Layers) -> bool:
+    return any(len(_layers_inside(region.module, layers)) > 1 for region in same)
 
-    Two regions of one class share a form where all their shapes agree.
+
+def _form(region: Region, layers: Layers, depth: int) -> Any:
+    """What a region looks like to the compiler at a length of the frozen prefix.
+
+    Two regions of one class share a form, and its graphs, where all their shapes agree.
     """
-    never = sys.maxsize
-    steps = [never if step is None else step for step in freeze_steps]
-    shapes = tuple((name, tuple(p.shape)) for name, p in module.named_parameters())
-    first = min(inside, default=0)
-    before = steps[first - 1] if first else never  # from then on the input needs no gradient
-    forms: Forms = {}
-    for now in sorted({-1, before, *(steps[i] for i in inside)} - {never}):
-        frozen = tuple(steps[i] <= now for i in inside)
-        forms[now] = {(shapes, frozen, before <= now), (shapes, frozen, "evaluation")}
-    return forms
-
-
-def _in_all(regions: Sequence[Forms]) -> int:
-    return len({form for forms in regions for at_once in forms.values() for form in at_once})
-
-
-def _most_at_a_time(regions: Sequence[Forms]) -> int:
-    """The most graphs that are in use between two freezes."""
-    most = 0
-    for now in {step for forms in regions for step in forms}:
-        alive = [forms[max(step for step in forms if step <= now)] for forms in regions]
-        most = max(most, len(set().union(*alive)))
-    return most
+    inside = _layers_inside(region.module, layers)
+    shapes = tuple((name, tuple(p.shape)) for name, p in region.module.named_parameters())
+    frozen = tuple(i < depth for i in inside)
+    return shapes, frozen, 0 < min(inside, default=0) <= depth  # its input needs no gradient
 
 
 def _sentence(name: str, needed: int, limit: int, *, whole: bool) -> str:

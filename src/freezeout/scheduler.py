@@ -350,7 +350,7 @@ class FreezeOut(LRScheduler):
                 break
             self.freezer.set_depth(depth, step=n)
             model = self._outermost()  # None where it is gone
-            trouble = self._graphs.make_room(self.layers.model if model is None else model)
+            trouble = self._graphs.make_room(self.layers.model if model is None else model, depth)
             self._warn_of_compiling(trouble, stacklevel=4)
         groups = self.optimizer.param_groups
         if self._sets_rates:
