@@ -61,6 +61,18 @@ def test_accumulation_clipping_and_mixed_precision_count_updates():
     assert not any(p in run.optimizer.optimizer.state for p in frozen)
 
 
+def test_steps_that_a_gradient_scaler_skips_are_not_counted():
+    run = Run(scaler=torch.amp.GradScaler("cpu"))
+    overflows = {0, 1, 20}
+    run.model[-1].weight.register_hook(
+        lambda grad: grad * torch.inf if len(run.history) in overflows else grad
+    )
+    run.epochs(5)
+    done = [sum(step not in overflows for step in range(n)) for n in range(1, 41)]
+    assert run.history == [([0, *FROZEN][n], n / 40) for n in done]
+    assert run.history[-1] == (3, 37 / 40)
+
+
 def test_loop_trains_as_one_by_hand_does():
     run, twin = Run(), Run()
     run.epochs(5)

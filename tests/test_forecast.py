@@ -11,6 +11,7 @@ from freezeout.cli.follow import plan_settings
 from freezeout.training import Observer, RunFolder, Settings, start
 from freezeout.training.checkpoint import load_checkpoint
 from freezeout.training.forecast import LEAST_STEPS, forecast, run_costs
+from freezeout.training.processes import Processes
 from freezeout.training.run import prepare, resume
 from freezeout.training.trainer import Trainer
 from runs import SMALL, SMALL_ARGUMENTS, KillAt, KilledError, assert_same_end, small, train
@@ -171,6 +172,14 @@ def test_constant_time_with_a_big_saving_is_much_longer(tmp_path, monkeypatch, c
 def test_constant_time_without_a_prediction_is_refused(tmp_path):
     with pytest.raises(RunError, match="const_time needs a prediction"):
         start(small(const_time=True), RunFolder(tmp_path / "run"), predict=False)
+    # of several processes none can have one
+    with pytest.raises(RunError, match=r"const_time needs measured costs, .* got 2"):
+        start(
+            small(const_time=True),
+            RunFolder(tmp_path / "run"),
+            predict=False,
+            processes=Processes(0, 2),
+        )
     assert not (tmp_path / "run").exists()
 
 

@@ -7,7 +7,12 @@ from freezeout import CheckpointError, FreezeOut, FreezeOutError, Schedule
 
 pytest.importorskip("lightning.pytorch")
 
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import Logger
 
 from freezeout.integrations.lightning import FreezeOutCallback
@@ -127,6 +132,37 @@ def test_resumed_run_ends_as_the_uninterrupted_one(own, tmp_path):
         assert callback.scheduler.last_epoch == 8
 
 
+def test_a_checkpoint_to_validate_has_no_part_in_freezing(tmp_path):
+    other, last = tmp_path / "other.ckpt", tmp_path / "last.ckpt"
+    fit(Module(), FreezeOutCallback(t0=0.8), max_epochs=2).save_checkpoint(other)
+    callback = FreezeOutCallback(**SETTINGS)
+    best = ModelCheckpoint(tmp_path / "best", "{epoch}", monitor="val_loss", mode="max")
+    run = fit(Module(), callback, best, enable_checkpointing=True)
+    run.save_checkpoint(last)
+    assert best.best_model_path.endswith("epoch=0.ckpt")  # before anything froze
+    loss = run.callback_metrics["val_loss"].item()
+    for path in ("best", other, last):
+        found = run.validate(ckpt_path=path, dataloaders=loader(32), verbose=False)
+        assert (found[0]["val_loss"] == loss) is (path == last)
+        assert (callback.scheduler.frozen, callback.scheduler.progress) == (3, 1.0)
+        assert not run.lightning_module.net[0].weight.requires_grad
+
+
+@pytest.mark.parametrize("settings", [{}, {"anneal": None}], ids=["rates", "only freezing"])
+def test_a_checkpoint_without_the_callback_is_refused(settings, tmp_path):
+    saved = tmp_path / "saved.ckpt"
+    fit(Module(), max_epochs=2).save_checkpoint(saved)
+    with pytest.raises(CheckpointError, match="of update 16, was saved without FreezeOutCallback"):
+        fit(Module(), FreezeOutCallback(**SETTINGS, **settings), ckpt_path=saved)
+    # nothing is missing in one of before the first update, such as that of a search for a rate
+    callback = FreezeOutCallback(**SETTINGS, **settings)
+    finder = LearningRateFinder(num_training_steps=20)
+    module = Module()
+    module.lr = 1e-2
+    fit(module, finder, callback, enable_checkpointing=True, default_root_dir=tmp_path)
+    assert (callback.scheduler.frozen, callback.scheduler.progress) == (3, 1.0)
+
+
 def test_freezing_alone_leaves_the_rates_to_the_module():
     class Decaying(Module):
         def configure_optimizers(self):
@@ -179,6 +215,21 @@ def test_averaged_weights_are_those_of_the_frozen_layers():
     assert not module.net[0].weight.requires_grad
 
 
+def test_stochastic_averaging_is_refused_where_it_spoils_a_frozen_norm():
+    def averaging():
+        return StochasticWeightAveraging(1e-2, swa_epoch_start=2)
+
+    with pytest.raises(FreezeOutError, match=r"statistics .* layer 0 \(net\.0\) will be frozen"):
+        fit(Module(), FreezeOutCallback(**SETTINGS), averaging())
+    callback = FreezeOutCallback(**SETTINGS)
+    run = fit(Module(norm=False), callback, averaging())
+    assert (callback.scheduler.frozen, callback.scheduler.progress) == (3, 1.0)
+    assert [g["lr"] for g in run.optimizers[0].param_groups] == [0.0] * 4  # rates of FreezeOut
+    module = Module()
+    fit(module, FreezeOutCallback(schedule=Schedule(t0=1.0), total_steps=41), averaging())
+    assert module.net[1].running_var.ne(1).all()  # nothing freezes, so it is gathered anew
+
+
 def test_a_second_fit_anneals_over_what_is_left():
     module, callback = Module(), FreezeOutCallback(**SETTINGS)
     run = fit(module, callback)
@@ -186,6 +237,32 @@ def test_a_second_fit_anneals_over_what_is_left():
     run.fit_loop.max_epochs = 8
     run.fit(module, loader(), loader(32))
     assert (callback.scheduler.total_steps, callback.scheduler.progress) == (24, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "total"),
+    [
+        ({}, 24),  # of five epochs of eight updates two are done; Lightning begins the third anew
+        ({"accumulate_grad_batches": 3}, 9),
+        ({"max_steps": 30}, 10),
+        ({"max_steps": 30, "max_epochs": -1}, 10),
+    ],
+    ids=["epochs", "accumulation", "steps", "steps alone"],
+)
+def test_a_fit_after_one_that_broke_off_anneals_over_what_is_left(settings, total):
+    class Breaking(Module):
+        def training_step(self, batch, index):
+            if len(self.modes) == 20:
+                self.modes.append([])
+                raise KeyError("broken")
+            return super().training_step(batch, index)
+
+    module, callback = Breaking(), FreezeOutCallback(**SETTINGS)
+    run = trainer(callbacks=[callback], **settings)
+    with pytest.raises(KeyError, match="broken"):
+        run.fit(module, loader(), loader(32))
+    run.fit(module, loader(), loader(32))
+    assert (callback.scheduler.total_steps, callback.scheduler.progress) == (total, 1.0)
 
 
 def test_bad_use_says_what_to_do():

@@ -700,7 +700,17 @@ def test_a_state_of_another_length_or_rate_is_refused_and_nothing_changes() -> N
     model, optimizer, scheduler = set_up()
     state = scheduler.state_dict() | {"last_epoch": 8}
     _refuses(model, optimizer, scheduler, state | {"total_steps": 13}, "total_steps=13 there but")
-    _refuses(model, optimizer, scheduler, state | {"base_lrs": [0.2] * 4}, "base_lrs=")
+    for lrs, message in {
+        (0.1, 0.1, 0.2, 0.3): r"settings: base_lrs\[2\]=0\.2 there but base_lrs\[2\]=0\.1 here\.",
+        (0.1, 0.1, 0.2): r"settings: 3 base_lrs there but 4 here\.",
+    }.items():
+        _refuses(model, optimizer, scheduler, state | {"base_lrs": [*lrs]}, message)
+    _refuses(
+        model, optimizer, scheduler, state | {"base_lrs": None}, "no base_lrs there but 4 here"
+    )
+    renamed = state | {"layers": ["blocks.0", "blocks.one", "blocks.2", "head"]}
+    message = r"settings: layers\[1\]='blocks.one' there but layers\[1\]='blocks.1' here\."
+    _refuses(model, optimizer, scheduler, renamed, message)
     scheduler.load_state_dict(state)
     assert scheduler.frozen == 2
 

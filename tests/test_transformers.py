@@ -139,6 +139,57 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
         run(anneal=None).train(resume_from_checkpoint=True)
 
 
+@pytest.mark.parametrize("settings", [{}, {"anneal": None}], ids=["rates", "only freezing"])
+def test_a_checkpoint_of_the_model_alone_is_refused(settings, tmp_path):
+    def run():
+        callback = FreezeOutCallback(**SETTINGS, **settings)
+        return trainer(tmp_path, callback, save_strategy="steps", save_steps=12, max_steps=12)
+
+    alone = run()
+    alone.args.save_only_model = True
+    alone.train()
+    with pytest.raises(
+        CheckpointError, match="resumes at step 12, but its checkpoint has no state"
+    ):
+        run().train(resume_from_checkpoint=True)
+
+
+def test_no_update_before_the_checkpoint_is_no_reason_to_refuse_it(tmp_path):
+    def run():
+        callback = FreezeOutCallback(**SETTINGS)
+        made = trainer(tmp_path, callback, save_strategy="steps", save_steps=4, max_steps=8)
+        return made, callback
+
+    run()[0].train()
+    saved = tmp_path / "checkpoint-4"
+    state = torch.load(saved / "scheduler.pt", weights_only=True)
+    torch.save(state | {"last_epoch": 0}, saved / "scheduler.pt")  # a scaler skipped all four
+    resumed, callback = run()
+    resumed.train(resume_from_checkpoint=str(saved))
+    assert (resumed.state.global_step, callback.scheduler.progress) == (8, 0.5)
+
+
+class OwnScheduler(OwnOptimizer):
+    """A trainer whose user makes optimizer and scheduler."""
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        self.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.5)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+
+def test_a_create_scheduler_of_the_trainer_sets_the_rates_or_is_told_that_it_does_not(tmp_path):
+    with pytest.warns(UserWarning, match=r"OwnScheduler\.create_scheduler is not called, because"):
+        run = trainer(tmp_path, FreezeOutCallback(**SETTINGS), kind=OwnScheduler, max_steps=5)
+    run.train()
+    assert isinstance(run.lr_scheduler, FreezeOut)
+    callback = FreezeOutCallback(anneal=None, **SETTINGS)
+    run = trainer(tmp_path, callback, kind=OwnScheduler, max_steps=5)
+    run.train()
+    assert callback.scheduler.frozen == 3
+    assert [g["lr"] for g in run.optimizer.param_groups] == [0.05 * 0.5**5]
+
+
 def test_checkpointed_backward_stops_at_frozen_layers(tmp_path):
     needed = []
 

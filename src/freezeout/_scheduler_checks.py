@@ -68,8 +68,13 @@ def check_something_learns(layers: Layers, depth: int) -> None:
 
 
 def difference(key: str, there: Any, here: Any) -> str:
-    if key == "layers":
-        return f"{len(there)} layers there but {len(here)} here, or other names"
+    """One value, or of two lists the lengths or the first pair that differs, as text."""
+    if isinstance(there, list) or isinstance(here, list):  # of hundreds, in real networks
+        counts = [len(side) if isinstance(side, list) else "no" for side in (there, here)]
+        if counts[0] != counts[1]:
+            return f"{counts[0]} {key} there but {counts[1]} here"
+        index = next(i for i, (a, b) in enumerate(zip(there, here, strict=True)) if a != b)
+        key, there, here = f"{key}[{index}]", there[index], here[index]
     return f"{key}={there!r} there but {key}={here!r} here"
 
 

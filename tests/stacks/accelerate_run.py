@@ -23,11 +23,17 @@ class Run:
     """Everything that a loop holds, prepared."""
 
     def __init__(
-        self, batch_size: int = 8, accumulation: int = 1, total_steps: int = 40, **settings: Any
+        self,
+        batch_size: int = 8,
+        accumulation: int = 1,
+        total_steps: int = 40,
+        scaler: torch.amp.GradScaler | None = None,
+        **settings: Any,
     ) -> None:
         self.accelerator = Accelerator(
             cpu=True, gradient_accumulation_steps=accumulation, **settings
         )
+        self.accelerator.scaler = scaler  # as "fp16" has it, which asks for a GPU
         torch.manual_seed(0)
         hidden = [layer for _ in range(2) for layer in (nn.ReLU(), nn.Linear(16, 16))]
         model = nn.Sequential(nn.Linear(8, 16), *hidden, nn.ReLU(), nn.Linear(16, 2))

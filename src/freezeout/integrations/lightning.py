@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from freezeout.errors import FreezeOutError
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from freezeout.errors import CheckpointError, FreezeOutError
 from freezeout.integrations._common import metrics
 from freezeout.layers import Layers, LayerSpec
 from freezeout.schedule import Anneal, Schedule, Spacing, one_schedule
@@ -18,11 +20,14 @@ from freezeout.scheduler import FreezeOut
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.callbacks import StochasticWeightAveraging
 else:
     try:
         from lightning.pytorch import Callback, LightningModule, Trainer
+        from lightning.pytorch.callbacks import StochasticWeightAveraging
     except ModuleNotFoundError:  # the same framework, under its older name
         from pytorch_lightning import Callback, LightningModule, Trainer
+        from pytorch_lightning.callbacks import StochasticWeightAveraging
 
 __all__ = ["FreezeOutCallback"]
 
@@ -101,18 +106,24 @@ class FreezeOutCallback(Callback):
         self._example = example
         self._strict = strict
         self._total_steps = total_steps
+        self._fitting = False
+        self._resumes_at = 0
         self._saved: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forgets an earlier run, before Lightning restores a checkpoint.
+
+        A checkpoint that is restored to validate, test or predict has no part in freezing.
 
         Args:
             trainer: The trainer.
             pl_module: What it trains.
             stage: ``"fit"`` or another.
         """
-        if stage == "fit":
+        self._fitting = stage == "fit"
+        if self._fitting:
             self.scheduler = None
+            self._resumes_at = 0
             self._saved = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -123,9 +134,18 @@ class FreezeOutCallback(Callback):
             pl_module: What it trains.
 
         Raises:
+            CheckpointError: If the trainer resumes from a checkpoint that was saved without the
+                callback, or with other settings.
             FreezeOutError: If there is not exactly one optimizer, if another scheduler sets the
-                rates as well, or if the length of training is not known.
+                rates as well, if the length of training is not known, or if
+                ``StochasticWeightAveraging`` would spoil a BatchNorm that freezes.
         """
+        if self._resumes_at and self._saved is None:
+            raise CheckpointError(
+                f"the checkpoint, of update {self._resumes_at}, was saved without "
+                "FreezeOutCallback, so it does not say which layers are frozen. Resume with the "
+                "callbacks that saved it, or load its weights into the module and begin a new fit."
+            )
         if len(trainer.optimizers) != 1:
             raise FreezeOutError(
                 f"FreezeOutCallback drives one optimizer, but configure_optimizers made "
@@ -153,6 +173,7 @@ class FreezeOutCallback(Callback):
             example=self._example,
             strict=self._strict,
         )
+        _check_averaging(trainer, self.scheduler)
         if self._saved is not None:
             self.scheduler.load_state_dict(self._saved)
         self._log(trainer)
@@ -185,8 +206,23 @@ class FreezeOutCallback(Callback):
         """The state of the scheduler, for Lightning's checkpoint."""
         return {} if self.scheduler is None else self.scheduler.state_dict()
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Notes where ``fit`` resumes, also if the checkpoint holds no state of the callback.
+
+        Args:
+            trainer: The trainer.
+            pl_module: What it trains.
+            checkpoint: The whole checkpoint.
+        """
+        if self._fitting:
+            self._resumes_at = checkpoint["global_step"]
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps a saved state for when ``fit`` begins, or applies it where it has begun.
+
+        Outside ``fit`` nothing happens: a checkpoint to validate or test may be of any run.
 
         Args:
             state_dict: What `state_dict` returned.
@@ -194,6 +230,8 @@ class FreezeOutCallback(Callback):
         Raises:
             CheckpointError: If it was saved with other settings.
         """
+        if not self._fitting:
+            return
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state_dict)
         else:
@@ -210,6 +248,22 @@ def _is_behind(scheduler: FreezeOut) -> bool:
     return scheduler.progress != scheduler.last_epoch / scheduler.total_steps
 
 
+def _check_averaging(trainer: Any, scheduler: FreezeOut) -> None:
+    """Refuses to have the statistics of a frozen layer reset, which it would not gather anew."""
+    if not any(isinstance(other, StochasticWeightAveraging) for other in trainer.callbacks):
+        return
+    for layer, freezes in zip(scheduler.layers, scheduler.freeze_steps, strict=True):
+        if freezes is not None and any(
+            isinstance(module, _BatchNorm) and module.track_running_stats
+            for module in layer.modules
+        ):
+            raise FreezeOutError(
+                "StochasticWeightAveraging resets the statistics of every BatchNorm and gathers "
+                f"them in another epoch, but layer {layer.index} ({layer.name}) will be frozen and "
+                "gathers none. Drop one of the two callbacks, or use EMAWeightAveraging."
+            )
+
+
 def _length(trainer: Trainer) -> int:
     steps = trainer.estimated_stepping_batches
     if not 0 < steps < math.inf:  # Lightning says inf, or -1, where it does not know
@@ -220,10 +274,21 @@ def _length(trainer: Trainer) -> int:
         )
     begun = trainer.global_step if getattr(trainer, "ckpt_path", None) is None else 0
     if begun:  # estimates count from the first fit() of this trainer, a new schedule from this one
-        steps -= begun
+        steps = _left(trainer)
     if steps < 1:
         raise FreezeOutError(
             f"this trainer has done all of its {begun} updates, so there is nothing left to train. "
             "Raise max_epochs or max_steps, or make a new Trainer."
         )
     return int(steps)
+
+
+def _left(trainer: Trainer) -> float:
+    """Updates until `max_epochs` or `max_steps`; an epoch that broke off is begun anew."""
+    left = math.inf
+    if trainer.max_steps != -1:
+        left = trainer.max_steps - trainer.global_step
+    if trainer.max_epochs not in (None, -1) and trainer.num_training_batches != math.inf:
+        updates = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        left = min(left, updates * (trainer.max_epochs - trainer.current_epoch))
+    return left

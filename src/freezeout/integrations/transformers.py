@@ -113,6 +113,10 @@ class FreezeOutCallback(TrainerCallback):
 
         Raises:
             FreezeOutError: If the callback is tied to another trainer.
+
+        Warns:
+            UserWarning: If the trainer's class has a ``create_scheduler`` of its own, which is not
+                called because FreezeOut sets the rates.
         """
         if self._trainer is trainer:
             return
@@ -129,6 +133,18 @@ class FreezeOutCallback(TrainerCallback):
                 "it one."
             )
         self._trainer = trainer
+        kind = type(trainer)
+        if (
+            self.schedule.anneal is not None
+            and kind.create_scheduler is not Trainer.create_scheduler
+        ):
+            warnings.warn(
+                f"{kind.__name__}.create_scheduler is not called, because FreezeOut sets the rates "
+                f"with anneal={self.schedule.anneal!r}. Take it out, or keep it and give "
+                "FreezeOutCallback(anneal=None), which only freezes.",
+                UserWarning,
+                stacklevel=2,
+            )
         host: Any = trainer  # it declares a narrower type for its scheduler than it takes
         original = trainer.create_scheduler
 
@@ -179,6 +195,7 @@ class FreezeOutCallback(TrainerCallback):
             **kwargs: Not used.
 
         Raises:
+            CheckpointError: If the trainer resumes, but did not load the state of the scheduler.
             FreezeOutError: If the callback is not tied to the trainer.
         """
         if self._trainer is None or self.scheduler is None:
@@ -186,6 +203,12 @@ class FreezeOutCallback(TrainerCallback):
                 "FreezeOutCallback was added after the Trainer was made, so nothing would freeze. "
                 "Give it as Trainer(callbacks=[callback]), or call callback.bind(trainer) before "
                 "trainer.train()."
+            )
+        if state.global_step and not self.scheduler._loaded:
+            raise CheckpointError(
+                f"the Trainer resumes at step {state.global_step}, but its checkpoint has no state "
+                "of optimizer and scheduler (save_only_model=True leaves them out), so it does not "
+                "say which layers are frozen. Load it as a model and begin a new training."
             )
         # A logger is a callback, too; what is to reach them all must come before them.
         callbacks = self._trainer.callback_handler.callbacks

@@ -132,12 +132,12 @@ def start(
     Raises:
         FreezeOutError: If it cannot start or go on; what was saved stays.
     """
+    _check_unpredicted(settings, predict, processes)
     if settings.const_time and predict is False:
         raise RunError(
             "const_time needs a prediction, got predict=False. Leave one of them out: a run is "
             "lengthened by what freezing is predicted to save."
         )
-    _check_unpredicted(settings, predict, processes)
     processes.from_main(folder.check_empty)
     settings, dataset = _ready(settings, dataset, observers, processes)
     trainer = Trainer(settings, dataset, processes)
