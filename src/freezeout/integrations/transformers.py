@@ -186,7 +186,7 @@ class FreezeOutCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Checks that the scheduler is at work, and shows it the wrapped model.
+        """Checks that the scheduler is at work, and that it goes on where the trainer does.
 
         Args:
             args: The trainer's settings.
