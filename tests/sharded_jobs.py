@@ -183,20 +183,6 @@ def costs_of_a_sharded_model(rank: int) -> str:
     return ""
 
 
-def new_freezer_over_kept_groups(rank: int) -> list[bool]:
-    """A second run begins on a model whose frozen groups are still gathered."""
-    model = sharded()
-    freezer = Freezer(split_layers(model))
-    layers = freezer.layers
-    freezer.follow(keep_unsharded=True)
-    freezer.set_depth(2)
-    for step in range(2):
-        model(part(rank, batch(step)[0])).sum().backward()
-        model.zero_grad()
-    Freezer(split_layers(model))
-    return [p.requires_grad for layer in layers for _, p in layer.parameters]
-
-
 def zero(rank: int, bucket_view: bool) -> dict[str, Any]:
     """ZeroRedundancyOptimizer under DDP, with a state that is kept by halves."""
     from torch.distributed.optim import ZeroRedundancyOptimizer  # its import warns

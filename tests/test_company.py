@@ -116,12 +116,17 @@ def test_it_is_not_refused_where_nothing_freezes() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-@pytest.mark.parametrize("how", ["in parts", "a dry run", "later", "a compiled head"])
+@pytest.mark.parametrize(
+    "how", ["in parts", "a dry run", "later", "a compiled head", "compiled blocks"]
+)
 def test_what_the_first_pass_does_not_show_is_refused_after_a_freeze(how: str) -> None:
     on = how != "later"
     model = Blocks(lambda run, x: checkpoint(run, x, use_reentrant=True) if on else run(x))
     if how == "a compiled head":
         model.head.compile(backend="eager")
+    if how == "compiled blocks":
+        for block in model.blocks:
+            block.compile(backend="eager")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
     if how == "a dry run":

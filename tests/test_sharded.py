@@ -101,12 +101,6 @@ def test_costs_are_those_of_a_model_that_is_not_sharded(pair: Ranks) -> None:
         assert said.startswith("costs of a model under fully_shard cannot be measured.")
 
 
-@sharding
-def test_a_new_freezer_undoes_what_an_old_one_kept_gathered(pair: Ranks) -> None:
-    for flags in pair.run(jobs.new_freezer_over_kept_groups):
-        assert all(flags)
-
-
 @pytest.mark.parametrize("bucket_view", [False, True])
 def test_zero_redundancy_optimizer(pair: Ranks, bucket_view: bool) -> None:
     first, second = pair.run(jobs.zero, bucket_view)

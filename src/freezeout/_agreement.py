@@ -67,7 +67,10 @@ class Agreement:
         rank = dist.get_rank()
         if rank == first:
             message = self._collect(store, event, decision, first, others)
-            store.set(f"{event}/verdict", message or "ok")
+            try:
+                _put(store, f"{event}/verdict", message or "ok")
+            except _LostError:
+                message = message or _lost(rank, decision)
         else:
             message = self._submit(store, event, decision, first)
         if message:
@@ -75,11 +78,14 @@ class Agreement:
 
     def _submit(self, store: Any, event: str, decision: str, first: int) -> str:
         own = f"{event}/{dist.get_rank()}"
-        store.set(own, decision)
-        answer = _get(store, f"{event}/verdict", self.timeout)
-        if answer is None:
-            store.set(own, _GAVE_UP)  # should the first come yet, it must not go on alone
-            return self._missing(dist.get_rank(), decision, first)
+        try:
+            _put(store, own, decision)
+            answer = _get(store, f"{event}/verdict", self.timeout)
+            if answer is None:
+                _put(store, own, _GAVE_UP)  # should the first come yet, it must not go on alone
+                return self._missing(dist.get_rank(), decision, first)
+        except _LostError:
+            return _lost(dist.get_rank(), decision)
         return "" if answer == "ok" else answer
 
     def _collect(
@@ -87,7 +93,10 @@ class Agreement:
     ) -> str:
         end = time.monotonic() + self.timeout
         for rank in others:
-            other = _get(store, f"{event}/{rank}", max(0.05, end - time.monotonic()))
+            try:
+                other = _get(store, f"{event}/{rank}", max(0.05, end - time.monotonic()))
+            except _LostError:
+                return _lost(first, decision)
             if other is None:
                 return self._missing(first, decision, rank)
             if other != decision:
@@ -110,10 +119,32 @@ _WHAT_TO_DO = (
 )
 
 
+class _LostError(Exception):
+    """The store is gone, and with it the process that kept it."""
+
+
+def _lost(rank: int, decision: str) -> str:
+    return (
+        f"rank {rank} is to {decision}, but the process that keeps the store of the process group "
+        "is gone. Look at what that process said last, and start all of them again."
+    )
+
+
+def _put(store: Any, key: str, value: str) -> None:
+    try:
+        store.set(key, value)
+    except (RuntimeError, dist.DistError) as error:
+        raise _LostError from error
+
+
 def _get(store: Any, key: str, seconds: float) -> str | None:
+    """What a process left in the store; ``None`` if it did not come in time."""
+    begun = time.monotonic()
     try:
         store.wait([key], timedelta(seconds=seconds))
-    except (RuntimeError, dist.DistError):  # a timeout; its type depends on the store
+    except (RuntimeError, dist.DistError) as error:  # a timeout's type depends on the store
+        if time.monotonic() - begun < seconds / 2:
+            raise _LostError from error
         return None
     value: bytes = store.get(key)
     return value.decode()

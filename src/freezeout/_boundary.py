@@ -85,8 +85,7 @@ class BoundaryWatch:
         if region.entry is not region.module:  # the wrapper's own hooks run outside
             self._handles += [region.entry.register_forward_hook(hook) for hook in hooks]
         else:
-            call = region.module.__dict__["_compiled_call_impl"]
-            region.module.__dict__["_compiled_call_impl"] = Outside(region.module, call, *hooks)
+            Outside.put_around(region.module, *hooks)
 
     def _look_unseen(self, module: nn.Module, output: Any) -> None:
         """What runs without gradients: reentrant checkpointing would hide it from the check."""

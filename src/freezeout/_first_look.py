@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from freezeout._hooks import Hook
+from freezeout._hooks import Hook, Outside
 from freezeout._reentrant import refuse_reentrant
 from freezeout.compiled import regions
 
@@ -18,9 +18,9 @@ __all__ = ["FirstLook"]
 class FirstLook:
     """Watches the first forward pass of training for reentrant activation checkpointing.
 
-    Hooks are put on the other modules only once the model is called, and for one pass; none on what
-    is inside a compiled module. A model whose own ``forward`` is never called is looked at after
-    its first freeze, as is what changes later.
+    Hooks are put on the other modules only once the model is called, and for one pass; a compiled
+    one is looked at from outside, and nothing within it. A model whose own ``forward`` is never
+    called is looked at after its first freeze, as is what changes later.
 
     Args:
         root: The model.
@@ -29,6 +29,7 @@ class FirstLook:
     def __init__(self, root: nn.Module) -> None:
         self._root = root
         self._inner: list[RemovableHandle] = []
+        self._swapped: list[nn.Module] = []
         self._outer = [
             root.register_forward_pre_hook(Hook(self._enter)),
             root.register_forward_hook(Hook(self._leave)),
@@ -38,17 +39,24 @@ class FirstLook:
         """Takes the hooks away."""
         for handle in (*self._inner, *self._outer):
             handle.remove()
+        for module in self._swapped:
+            Outside.undo(module)
 
     def _enter(self, module: nn.Module) -> None:
         if self._inner or not module.training:  # left over from a pass that failed; a dry run
             return
-        hidden = {id(m) for region in regions(module) for m in region.module.modules()}
+        compiled = regions(module)
+        hidden = {id(m) for region in compiled for m in region.module.modules()}
         look = Hook(self._look, grad=False)
+        for region in compiled:
+            if region.module is region.entry and region.module is not module:
+                Outside.put_around(region.module, look)
+                self._swapped.append(region.module)
         for inner in module.modules():
             if id(inner) not in hidden and not isinstance(inner, torch.jit.ScriptModule):
                 self._inner.append(inner.register_forward_pre_hook(look))
 
-    def _look(self, module: nn.Module) -> None:
+    def _look(self, module: nn.Module, output: Any = None) -> None:
         try:
             refuse_reentrant(module)
         except Exception:

@@ -51,9 +51,13 @@ class Outside:
         return output
 
     @staticmethod
+    def put_around(module: nn.Module, *hooks: Hook) -> None:
+        call = module.__dict__["_compiled_call_impl"]
+        module.__dict__["_compiled_call_impl"] = Outside(module, call, *hooks)
+
+    @staticmethod
     def undo(module: nn.Module) -> None:
-        stand_in = module.__dict__.get("_compiled_call_impl")
-        if isinstance(stand_in, Outside):
+        while isinstance(stand_in := module.__dict__.get("_compiled_call_impl"), Outside):
             module.__dict__["_compiled_call_impl"] = stand_in.call
 
 

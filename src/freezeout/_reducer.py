@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -20,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from freezeout.errors import DistributedError
 
 __all__ = [
+    "broadcasts_buffers",
     "exchanged",
     "ignore_buffers",
     "is_retired",
@@ -28,6 +30,7 @@ __all__ = [
     "reduced_elements",
     "rewrap",
     "rewrap_obstacle",
+    "silence",
 ]
 
 _PRIVATE = (
@@ -94,37 +97,44 @@ def reduced_elements(wrapper: DistributedDataParallel) -> int:
     return sum(p.numel() for p in exchanged(wrapper))
 
 
-def ignore_buffers(wrapper: DistributedDataParallel, frozen: set[int]) -> None:
+def broadcasts_buffers(wrapper: DistributedDataParallel) -> bool:
+    """Whether a wrapper broadcasts buffers by itself, and not in a way of the user's own."""
+    return bool(getattr(wrapper, _broadcast_option(), False)) and not hasattr(
+        wrapper, "buffer_hook"
+    )
+
+
+def ignore_buffers(
+    wrapper: DistributedDataParallel, own: Iterable[nn.Module], frozen: Iterable[nn.Module]
+) -> None:
     """Takes the buffers of frozen modules out of what a wrapper broadcasts, and others back in.
 
-    They are broadcast once more before, because a process other than rank 0 has updated its
-    statistics with its own batch since the last time. Where a wrapper broadcasts no buffers, or in
-    a way of the user's own, they are left alone.
+    One that a module which is not frozen holds as well is still broadcast.
 
     Args:
         wrapper: The wrapper.
-        frozen: Identities of the modules that are frozen.
+        own: Every module of the model whose layers freeze; other models in the wrapper keep theirs.
+        frozen: Those of them that are frozen.
     """
-    broadcasts = getattr(wrapper, _broadcast_option(), False)
-    if not broadcasts or hasattr(wrapper, "buffer_hook"):
+    if not broadcasts_buffers(wrapper):
         return
-    buffers = {
-        f"{path}.{name}" if path else name: buffer
-        for path, module in wrapper.module.named_modules()
-        if id(module) in frozen
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    }
+    mine, cold = {id(module) for module in own}, {id(module) for module in frozen}
     ours: set[str] = wrapper.__dict__.get(_IGNORED, set())
     theirs = set(wrapper.parameters_to_ignore) - ours
-    group = wrapper.process_group
-    for name in sorted(buffers.keys() - ours - theirs):
-        sent = buffers[name].contiguous()
-        dist.broadcast(sent, dist.get_global_rank(group, 0), group)
-        if sent is not buffers[name]:
-            buffers[name].copy_(sent)
-    wrapper.parameters_to_ignore = theirs | buffers.keys()
-    wrapper.__dict__[_IGNORED] = set(buffers.keys() - theirs)
+    live: set[int] = set()
+    found: dict[str, int] = {}
+    for path, module in wrapper.module.named_modules():
+        for name, buffer in module._buffers.items():
+            full = f"{path}.{name}" if path else name
+            if buffer is None:
+                continue
+            if id(module) in cold or (id(module) not in mine and full in ours):
+                found[full] = id(buffer)
+            else:
+                live.add(id(buffer))
+    names = {name for name, buffer in found.items() if buffer not in live}
+    wrapper.parameters_to_ignore = theirs | names
+    wrapper.__dict__[_IGNORED] = names - theirs
 
 
 def rebuild(wrapper: DistributedDataParallel) -> None:
@@ -143,9 +153,8 @@ def rebuild(wrapper: DistributedDataParallel) -> None:
         return
     wrapper.reducer._remove_autograd_hooks()
     wrapper.__dict__[_BUILT_FOR] = wanted
-    if not wanted:  # around layers that are all frozen; in a Join, ranks out of data would exchange
-        wrapper.__dict__[_SILENT] = wrapper.require_backward_grad_sync
-        wrapper.require_backward_grad_sync = False
+    if not wanted:
+        silence(wrapper)
         wrapper._assign_modules_buffers()
         return
     if _SILENT in wrapper.__dict__:
@@ -157,10 +166,47 @@ def rebuild(wrapper: DistributedDataParallel) -> None:
     if static:
         wrapper.static_graph = False  # or setting it would be taken for a repetition
         wrapper._set_static_graph()
+        _SyncFirst(wrapper)
     register: Any = vars(dist)["_register_comm_hook"]  # private, and not among its types
     for hook, state in wrapper._comm_hooks:
         _forget_buckets(state)
         register(wrapper.reducer, state, hook)
+
+
+def silence(wrapper: DistributedDataParallel) -> None:
+    """Ends the exchange of a wrapper around layers that are all frozen.
+
+    In a ``Join``, ranks that are out of data would otherwise exchange on its behalf.
+    """
+    wrapper.__dict__[_SILENT] = wrapper.require_backward_grad_sync
+    wrapper.require_backward_grad_sync = False
+
+
+class _SyncFirst:
+    """Lets the first pass after a rebuild exchange gradients, also within ``no_sync``.
+
+    A static graph learns what to expect from that pass, and fails if it is not exchanged. An
+    average of gradients stays as it is when what comes later is added to it and averaged.
+    """
+
+    def __init__(self, wrapper: DistributedDataParallel) -> None:
+        self._within_no_sync = False
+        self._handles = [
+            wrapper.register_forward_pre_hook(self._begin),
+            wrapper.register_forward_hook(self._end),
+        ]
+
+    def _begin(self, wrapper: nn.Module, args: Any) -> None:
+        self._within_no_sync = torch.is_grad_enabled() and not wrapper.require_backward_grad_sync
+        if self._within_no_sync:
+            vars(wrapper)["require_backward_grad_sync"] = True
+
+    def _end(self, wrapper: nn.Module, args: Any, output: Any) -> None:
+        if self._within_no_sync:
+            vars(wrapper)["require_backward_grad_sync"] = False
+        if torch.is_grad_enabled():
+            for handle in self._handles:
+                handle.remove()
 
 
 def rewrap(wrapper: DistributedDataParallel) -> DistributedDataParallel:

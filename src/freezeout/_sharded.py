@@ -16,6 +16,9 @@ from torch import nn
 
 __all__ = ["Sharded", "gathered_forms", "is_sharded", "reshard"]
 
+# In a group's __dict__, where another freezer finds it: how it was set before it was kept gathered.
+_KEPT = "_freezeout_kept"
+
 
 def _groups(model: nn.Module) -> list[Any]:
     """The modules of a model that ``fully_shard`` was applied to, outermost first."""
@@ -68,7 +71,6 @@ class Sharded:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self.keep_unsharded = False
-        self._kept: dict[int, tuple[Any, list[Any]]] = {}  # the module, and how it was set
 
     def __bool__(self) -> bool:
         return is_sharded(self._model)
@@ -89,27 +91,34 @@ class Sharded:
                 _choose_dtypes(group)
             if position and self.keep_unsharded and not learns:
                 self._keep(group)
-            elif id(group) in self._kept:
-                self._release(group)
+            elif _KEPT in group.__dict__:
+                _release(group)
 
     def _keep(self, group: Any) -> None:
-        if id(group) not in self._kept:
-            before = [
-                (inner.post_forward_mesh_info, inner.reshard_after_backward)
-                for inner in _parameter_groups(group)
-            ]
-            self._kept[id(group)] = (group, before)
-            group.set_reshard_after_forward(False, recurse=False)
-            group.set_reshard_after_backward(False, recurse=False)
+        inside = _parameter_groups(group)
+        if _KEPT in group.__dict__ or not all(_is_divided(inner) for inner in inside):
+            return
+        group.__dict__[_KEPT] = [
+            (inner.post_forward_mesh_info, inner.reshard_after_backward) for inner in inside
+        ]
+        group.set_reshard_after_forward(False, recurse=False)
+        group.set_reshard_after_backward(False, recurse=False)
 
-    def _release(self, group: Any) -> None:
-        _, before = self._kept.pop(id(group))
-        for inner, (after_forward, after_backward) in zip(
-            _parameter_groups(group), before, strict=True
-        ):
-            inner.post_forward_mesh_info = after_forward
-            inner.reshard_after_backward = after_backward
-        group.reshard()
+
+def _release(group: Any) -> None:
+    """Lets a group that was kept gathered be shared out again, as it was set before."""
+    before = group.__dict__.pop(_KEPT)
+    for inner, (after_forward, after_backward) in zip(
+        _parameter_groups(group), before, strict=True
+    ):
+        inner.post_forward_mesh_info = after_forward
+        inner.reshard_after_backward = after_backward
+    group.reshard()
+
+
+def _is_divided(inner: Any) -> bool:
+    """Whether each process holds a part only; with ``replicate`` there is nothing to gather."""
+    return hasattr(inner.mesh_info, "shard_mesh_size")
 
 
 def _parameter_groups(module: Any) -> list[Any]:

@@ -8,15 +8,18 @@ brings these wrappers in line with every freeze. What a user may want to call st
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from freezeout._agreement import Agreement, is_joined
 from freezeout._reducer import (
+    broadcasts_buffers,
+    exchanged,
     ignore_buffers,
     is_retired,
     obstacle,
@@ -24,6 +27,7 @@ from freezeout._reducer import (
     reduced_elements,
     rewrap,
     rewrap_obstacle,
+    silence,
 )
 from freezeout._sharded import Sharded, gathered_forms, is_sharded, reshard
 from freezeout.errors import DistributedError
@@ -57,6 +61,7 @@ class Companions:
         self._agreement: Agreement | None = None
         self._timeout: float | None = None
         self._found: list[DistributedDataParallel] | None = None  # from `prepare` to `settle`
+        self._frozen: set[int] = set()  # modules, as of the last `settle`
 
     def follow(
         self,
@@ -78,39 +83,78 @@ class Companions:
         if timeout is not None:
             self._timeout = timeout
 
-    def prepare(self, decision: str) -> None:
+    def prepare(self, decision: str, frozen: Iterable[nn.Module]) -> None:
         """Before anything changes: all processes agree, and every wrapper will be able to follow.
 
         Args:
             decision: What is about to be done, in words; the same in every process.
+            frozen: All modules that will be frozen then.
 
         Raises:
             DistributedError: If processes disagree, or a wrapper cannot follow.
         """
         if is_joined():
-            self._found = wrappers = wrappers_of(self._model)
-            groups = {tuple(dist.get_process_group_ranks(w.process_group)) for w in wrappers}
+            wrappers = wrappers_of(self._model)
+            sent = self._to_send(wrappers, frozen)
+            groups = {ranks: len(buffers) for ranks, (_, buffers) in sent.items()}
             if self._sharded:
-                groups.add(self._sharded.ranks())
+                groups.setdefault(self._sharded.ranks(), 0)
             for ranks in sorted(groups):
-                self._agree().check(decision, ranks)
+                beside = f" and send {groups[ranks]} buffers" if groups[ranks] else ""
+                self._agree().check(decision + beside, ranks)
             for wrapper in wrappers:
                 self._check(wrapper)
+            self._found = wrappers
         if self._sharded:
             reshard(self._model)
 
     def settle(self, frozen: Iterable[nn.Module]) -> None:
         """After a freeze or unfreeze: brings every wrapper in line. Repeating it does nothing.
 
+        Buffers of what has frozen are broadcast once more, because a process other than rank 0 has
+        updated its statistics with its own batch since the last time.
+
         Args:
             frozen: All modules that are frozen now.
         """
         if self._sharded:
             self._sharded.settle()
-        modules = {id(module) for module in frozen}
+        modules = list(frozen)
         found, self._found = self._found, None
-        for wrapper in wrappers_of(self._model) if found is None else found:
+        wrappers = wrappers_of(self._model) if found is None else found
+        if found is not None:
+            for group, buffers in self._to_send(wrappers, modules).values():
+                for buffer in buffers:
+                    _send(buffer, group)
+        self._frozen = {id(module) for module in modules}
+        for wrapper in wrappers:
             self._bring_in_line(wrapper, modules)
+
+    def _to_send(
+        self, wrappers: Iterable[DistributedDataParallel], frozen: Iterable[nn.Module]
+    ) -> dict[tuple[int, ...], tuple[Any, list[torch.Tensor]]]:
+        """For each group of processes what it must have alike before it is left out of broadcasts.
+
+        It follows from the model rather than from the wrappers, of which one process may still hold
+        an old one; nothing is sent twice.
+        """
+        new = {id(module) for module in frozen} - self._frozen
+        buffers = [
+            buffer
+            for module in self._model.modules()
+            if id(module) in new
+            for buffer in module._buffers.values()
+            if buffer is not None
+        ]
+        found: dict[tuple[int, ...], tuple[Any, list[torch.Tensor]]] = {}
+        for wrapper in wrappers:
+            ranks = tuple(dist.get_process_group_ranks(wrapper.process_group))
+            _, sent = found.setdefault(ranks, (wrapper.process_group, []))
+            if broadcasts_buffers(wrapper):
+                inside = {id(buffer) for buffer in wrapper.module.buffers()}
+                already = {id(buffer) for buffer in sent}
+                sent += [b for b in buffers if id(b) in inside - already]
+        return found
 
     def _check(self, wrapper: DistributedDataParallel) -> None:
         reason = obstacle(wrapper)
@@ -126,13 +170,16 @@ class Companions:
                 "puts it where the training loop calls it."
             )
 
-    def _bring_in_line(self, wrapper: DistributedDataParallel, frozen: set[int]) -> None:
+    def _bring_in_line(self, wrapper: DistributedDataParallel, frozen: Sequence[nn.Module]) -> None:
         if obstacle(wrapper) is None:
-            ignore_buffers(wrapper, frozen)
+            ignore_buffers(wrapper, self._model.modules(), frozen)
             rebuild(wrapper)
         elif self._replace is not None:
-            ignore_buffers(wrapper, frozen)
-            self._replace(rewrap(wrapper))
+            ignore_buffers(wrapper, self._model.modules(), frozen)
+            if exchanged(wrapper):
+                self._replace(rewrap(wrapper))
+            else:
+                silence(wrapper)
 
     def _agree(self) -> Agreement:
         if self._agreement is None:
@@ -157,6 +204,15 @@ def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
     """
     if not is_joined():
         return []
+    found = _around(model)
+    if len(found) > 1:  # one of them may be a leftover that another process no longer has
+        del found
+        gc.collect()
+        found = _around(model)
+    return found
+
+
+def _around(model: nn.Module) -> list[DistributedDataParallel]:
     place = {id(p): i for i, p in enumerate(model.parameters())}
     found = []
     for wrapper in _all_wrappers():
@@ -165,6 +221,14 @@ def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
             found.append((min(shared), len(shared), wrapper))
     found.sort(key=lambda entry: entry[:2])
     return [wrapper for _, _, wrapper in found]
+
+
+def _send(buffer: torch.Tensor, group: Any) -> None:
+    """Gives a buffer of the lowest rank of a group to all of it."""
+    sent = buffer.contiguous()
+    dist.broadcast(sent, dist.get_global_rank(group, 0), group)
+    if sent is not buffer:
+        buffer.copy_(sent)
 
 
 def _all_wrappers() -> list[DistributedDataParallel]:

@@ -204,7 +204,8 @@ class Freezer:
         if depth == self._depth:
             return
         when = "" if step is None else f" after step {step}"
-        self._companions.prepare(f"freeze {depth} of {len(self.layers)} layers{when}")
+        frozen = [module for layer in self.layers[:depth] for module in layer.modules]
+        self._companions.prepare(f"freeze {depth} of {len(self.layers)} layers{when}", frozen)
         self._drop_watch()
         try:
             while self._depth < depth:

@@ -25,10 +25,11 @@ from freezeout._scheduler_checks import (
     difference,
 )
 from freezeout.compiled import Graphs, recompile_trouble
+from freezeout.distributed import reshard
 from freezeout.errors import CheckpointError, FreezeOutError, FrozenPrefixWarning
 from freezeout.freezing import Freezer
 from freezeout.groups import split_groups
-from freezeout.layers import Layers, LayerSpec, split_layers
+from freezeout.layers import Layers, LayerSpec, split_layers, unwrap
 from freezeout.optimizers import is_active, makes_state_only, unwrap_optimizer
 from freezeout.schedule import (
     Anneal,
@@ -156,6 +157,8 @@ class FreezeOut(LRScheduler):
             layers = together_with.layers
             if schedule is None:  # what is left out is as it is there
                 self.schedule = replace(together_with.schedule, **given.settings())
+        if isinstance(model, nn.Module):
+            reshard(unwrap(model))  # a layer holds the parameters that the optimizer knows
         self.layers: Layers = (
             layers
             if isinstance(layers, Layers)
