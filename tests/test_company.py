@@ -163,7 +163,7 @@ def test_a_failed_first_pass_leaves_no_more_hooks_than_one() -> None:
 
 def test_scripted_parts_are_no_obstacle() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # it is deprecated, with another category in each version
         scripted = torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.Tanh()))
     model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 3))
     holder = nn.ModuleDict({"first": model, "spare": scripted})
