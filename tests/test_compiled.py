@@ -52,6 +52,13 @@ class Widening(nn.Module):
         return torch.tanh(self.linear(x))
 
 
+class Chain(nn.ModuleList):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self:
+            x = part(x)
+        return x
+
+
 class Net(nn.Module):
     def __init__(self, blocks: int = BLOCKS) -> None:
         super().__init__()
@@ -177,12 +184,6 @@ def test_a_whole_model_takes_one_graph_for_each_freeze_and_never_too_many(seen: 
 def test_graphs_of_blocks_are_not_dropped_for_a_model_of_the_same_class() -> None:
     """A chain of chains, whose code they share; the model itself is not compiled."""
 
-    class Chain(nn.ModuleList):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            for part in self:
-                x = part(x)
-            return x
-
     torch.manual_seed(0)
     blocks = [Chain([nn.Linear(6, 6), nn.Tanh()]) for _ in range(6)]
     model, counter = Chain([*blocks, nn.Linear(6, 2)]), CompileCounter()
@@ -242,10 +243,10 @@ def test_where_graphs_cannot_be_dropped_it_says_what_to_do(hoarding: None) -> No
         FreezeOut(torch.optim.SGD(model.parameters(), lr=0.1), compiled, 100, t0=0.5)
     assert str(caught[0].message) == (
         f"torch.compile keeps {LIMIT} graphs of Net.forward and then runs it uncompiled, but up to "
-        "22 are needed, with evaluations between: it is compiled with the model in it, so every "
-        "freeze needs another one. Compile the model (model.compile()) or its blocks "
-        "(block.compile()) instead, let several layers freeze at a time (max_freezes=...), or "
-        f"allow more: {how_to_allow(44)}"
+        "22 are needed, with evaluations between: it gains graphs with every freeze. Compile the "
+        "model or its blocks and nothing around them (model.compile(), block.compile()), let "
+        "several layers freeze at a time (max_freezes=...), or allow more: "
+        f"{how_to_allow(44)}"
     )
     assert caught[0].filename == __file__
 
@@ -263,6 +264,76 @@ def test_a_limit_of_one_s_own_is_read() -> None:
     steps = (*range(10, 10 + BLOCKS + 1), None)
     assert recompile_trouble(split_layers(whole), steps, given) is None
     assert recompile_trouble(split_layers(blocks), steps, blocks) is None
+
+
+def test_blocks_without_a_stem_lose_no_graph_that_they_need() -> None:
+    torch.manual_seed(0)
+    model, counter = nn.Sequential(*(Block() for _ in range(6)), nn.Linear(6, 2)), CompileCounter()
+    for block in model[:-1]:
+        block.compile(backend=counter)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scheduler = FreezeOut(optimizer, model, 20, t0=0.3, spacing="linear")
+    for _ in range(20):
+        model(torch.randn(3, 6)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.eval()
+        with torch.no_grad():
+            model(torch.randn(3, 6))
+        model.train()
+        scheduler.step()
+    assert scheduler.frozen == 6
+    assert counter.frame_count == 3 + 2  # three in training, two in evaluation: live, frozen
+
+
+class Breaking(Widening):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(x)
+        torch._dynamo.graph_break()
+        return torch.tanh(x)
+
+
+@pytest.mark.parametrize("how", ["the model", "its blocks"])
+def test_a_break_within_a_block_is_no_way_to_run_out(how: str) -> None:
+    """Its two pieces are functions of their own, whatever was compiled around them."""
+    torch.manual_seed(0)
+    blocks = [Breaking(a, a + 1) for a in range(4, 9)]
+    model = Chain([*blocks, nn.Linear(9, 2)])
+    for part in [model] if how == "the model" else blocks:
+        part.compile(backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    held = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*its instances differ in shape")
+        scheduler = FreezeOut(optimizer, model, 20, t0=0.3, spacing="linear")
+        warnings.filterwarnings("error", category=FrozenPrefixWarning)
+        for _ in range(20):
+            model(torch.randn(3, 4)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            code = Breaking.forward.__code__
+            pieces = [code, *_dynamo.continuations([code])]
+            held.append([_dynamo.graphs(piece) for piece in pieces])
+            scheduler.step()
+    assert scheduler.frozen == 5
+    assert all(len(counts) == 2 for counts in held)
+    assert all(0 < count <= LIMIT for counts in held for count in counts)
+
+
+def test_what_else_was_compiled_is_not_spoken_of() -> None:
+    other = Net(2)
+    compiled = torch.compile(other, backend="eager")
+    for size in range(1, 4):
+        for layer in (other.stem, other.head):
+            layer.weight.requires_grad_(size == 2)
+        torch._dynamo.mark_static(x := torch.randn(size, 4))
+        compiled(x)
+    assert graphs_of(Region(other, other)) > 2
+    with warnings.catch_warnings(), torch._dynamo.config.patch({NAME: 4}):
+        warnings.simplefilter("error", FrozenPrefixWarning)
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        FreezeOut(optimizer, model, 10, t0=0.3, spacing="linear").step(9)
 
 
 def widening(blocks: int, backend: Any) -> nn.Sequential:

@@ -146,7 +146,10 @@ def _get(store: Any, key: str, seconds: float) -> str | None:
         if time.monotonic() - begun < seconds / 2:
             raise _LostError from error
         return None
-    value: bytes = store.get(key)
+    try:
+        value: bytes = store.get(key)
+    except (RuntimeError, dist.DistError) as error:
+        raise _LostError from error
     return value.decode()
 
 

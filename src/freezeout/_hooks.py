@@ -52,11 +52,13 @@ class Outside:
 
     @staticmethod
     def put_around(module: nn.Module, *hooks: Hook) -> None:
+        """Changes the module: its compiled call goes through a stand-in until `undo`."""
         call = module.__dict__["_compiled_call_impl"]
         module.__dict__["_compiled_call_impl"] = Outside(module, call, *hooks)
 
     @staticmethod
     def undo(module: nn.Module) -> None:
+        """Gives a module its compiled call back, however many stand in for it."""
         while isinstance(stand_in := module.__dict__.get("_compiled_call_impl"), Outside):
             module.__dict__["_compiled_call_impl"] = stand_in.call
 

@@ -62,8 +62,8 @@ def check_something_learns(layers: Layers, depth: int) -> None:
         idle = ", ".join(repr(layer.name) for layer in layers[depth:][:3])
         raise ValueError(
             f"all layers that learn would freeze: what comes after {learning[-1].name!r} ({idle}) "
-            "requires no gradient. Cut the model after you have frozen parts of it by hand, so "
-            "that they join a layer that learns; two layers must learn for one to freeze."
+            "requires no gradient. Two layers must learn for one to freeze; cut the model after "
+            "you have frozen parts of it by hand, so that they join a layer that learns."
         )
 
 

@@ -96,7 +96,8 @@ def recompile_trouble(
         return None
     depths = [0, *(bisect_right(steps, step) for step in sorted({*steps}))]
     for code, same in _by_code(regions(model)).items():
-        forms = [{_form(region, layers, depth) for region in same} for depth in depths]
+        fixed = [_fixed(region, layers) for region in same]
+        forms = [{_form(*one, depth) for one in fixed} for depth in depths]
         at_once = max(map(len, forms)) if _dynamo.can_forget() else len(set().union(*forms))
         needed = 2 * at_once  # training and evaluation
         if needed > same[0].limit:
@@ -119,7 +120,8 @@ class Graphs:
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        self._before: dict[CodeType, int] = {}
+        # What other compiled functions hold already is not of this run's making.
+        self._before = {code: _dynamo.graphs(code) for code in _dynamo.compiled_codes()}
         self._used: dict[CodeType, set[Any]] = {}
         self._depth = 0
 
@@ -138,15 +140,16 @@ class Graphs:
         own = _by_code(regions(model))
         own.update(self._out_of_sight(own))
         whole = {code for code, same in own.items() if _is_whole(same, self._layers)}
-        rest = dict.fromkeys(_dynamo.continuations(whole))
+        rest = dict.fromkeys(_dynamo.continuations(own))
         trouble = None
         for code in {*own, *rest, *_dynamo.compiled_codes()}:
             same = own.get(code, [])
             made = _dynamo.graphs(code)
             gained = made - self._before.get(code, 0)
             used = self._used.setdefault(code, set())
-            used |= {_form(region, self._layers, before) for region in same}
-            new = {_form(region, self._layers, depth) for region in same} - used
+            fixed = [_fixed(region, self._layers) for region in same]
+            used |= {_form(*one, before) for one in fixed}
+            new = {_form(*one, depth) for one in fixed} - used
             # As many of each new form as there were of each so far (training, evaluation, shapes).
             more = math.ceil(made / len(used)) * len(new) if same else gained
             limit = same[0].limit if same else _dynamo.limit()
@@ -166,7 +169,7 @@ class Graphs:
         return trouble
 
     def _out_of_sight(self, seen: Container[CodeType]) -> dict[CodeType, list[Region]]:
-        """Parts of several layers that were compiled in a wrapper around the model.
+        """Parts that were compiled in a wrapper around the model, or where a graph broke in them.
 
         A class of which some instances are compiled by themselves is left to those.
         """
@@ -174,9 +177,7 @@ class Graphs:
         for module in self._layers.model.modules():
             region = Region(module, module)
             code = region.code
-            if code is None or code in seen or not _dynamo.graphs(code):
-                continue
-            if _is_whole([region], self._layers):
+            if code is not None and code not in seen and _dynamo.graphs(code):
                 found.setdefault(code, []).append(region)
         return found
 
@@ -204,26 +205,30 @@ def _is_whole(same: Iterable[Region], layers: Layers) -> bool:
     return any(len(_layers_inside(region.module, layers)) > 1 for region in same)
 
 
-def _form(region: Region, layers: Layers, depth: int) -> Any:
+def _fixed(region: Region, layers: Layers) -> tuple[Any, list[int]]:
+    """What does not change about a region: its shapes, and the layers in it."""
+    shapes = tuple((name, tuple(p.shape)) for name, p in region.module.named_parameters())
+    return shapes, _layers_inside(region.module, layers)
+
+
+def _form(shapes: Any, inside: Sequence[int], depth: int) -> Any:
     """What a region looks like to the compiler at a length of the frozen prefix.
 
     Two regions of one class share a form, and its graphs, where all their shapes agree.
     """
-    inside = _layers_inside(region.module, layers)
-    shapes = tuple((name, tuple(p.shape)) for name, p in region.module.named_parameters())
-    frozen = tuple(i < depth for i in inside)
-    return shapes, frozen, 0 < min(inside, default=0) <= depth  # its input needs no gradient
+    input_learns = min(inside, default=0) > depth
+    return shapes, tuple(i < depth for i in inside), input_learns
 
 
 def _sentence(name: str, needed: int, limit: int, *, whole: bool) -> str:
     remedy = (
-        "Compile the model (model.compile()) or its blocks (block.compile()) instead, let several "
-        "layers freeze at a time (max_freezes=...), or allow more: "
+        "Compile the model or its blocks and nothing around them (model.compile(), "
+        "block.compile()), let several layers freeze at a time (max_freezes=...), or allow more: "
         if whole
         else "Allow more: "
     )
     why = (
-        "it is compiled with the model in it, so every freeze needs another one"
+        "it gains graphs with every freeze"
         if whole
         else "its instances differ in shape, so each needs its own"
     )

@@ -112,7 +112,10 @@ class Layers(Sequence[Layer]):
         for names in self.ties:
             around = [m for name in names for m in _modules_around(self.model, name)]
             users = [of_module[id(m)] for m in around if id(m) in of_module]
-            index = self.index_of(self.model.get_parameter(names[0]))
+            tied = names[0], self.model.get_parameter(names[0])
+            index = self.index_of(tied[1])
+            if not _learns(self.model, *tied):
+                continue
             if index is not None and users and min(users) < index:
                 found.append((names, min(users), index))
         return found
@@ -179,7 +182,8 @@ def split_layers(
 
     Parts that require no gradient when the model is cut (a pretrained body kept as it is) have
     nothing to settle: they are one layer with what learns next, and after the last layer that
-    learns with that. Layers that you name stay apart, except at the end.
+    learns with that. Layers that you name stay apart, except at the end, and so do all where fewer
+    than two layers would be left.
 
     Args:
         model: Any module; wrappers (data parallel, compiled) are looked through.
@@ -254,11 +258,12 @@ def learns_at_all(model: nn.Module, layer: Layer) -> bool:
         model: The model, without wrappers.
         layer: One of its layers.
     """
-    for name, parameter in layer.parameters:
-        path, _, local = name.rpartition(".")
-        if parameter.requires_grad or local in model.get_submodule(path).__dict__.get(FROZEN, ()):
-            return True
-    return False
+    return any(_learns(model, *entry) for entry in layer.parameters)
+
+
+def _learns(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    path, _, local = name.rpartition(".")
+    return parameter.requires_grad or local in model.get_submodule(path).__dict__.get(FROZEN, ())
 
 
 def _modules_around(model: nn.Module, parameter_name: str) -> list[nn.Module]:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; by default those of the process.
 
     Returns:
-        The exit code.
+        The exit code. One of several processes that have joined ends with it instead.
     """
     options = _parse(arguments)  # --help and --version end here, and need no other process
     if _launched():
