@@ -3,38 +3,51 @@
 PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
-READY := $(VENV)/.ready
+# Two states of .venv: what the tool needs (enough for the demo), and all that the project needs.
+LAB := $(VENV)/.ready-lab
+ALL := $(VENV)/.ready
+# Without --no-compile pip compiles all of torch, most of which no run imports.
+INSTALL = $(PY) -m pip install --quiet --no-compile -c constraints.txt
 
-.PHONY: demo test test-slow check bench bench-stacks clean
+.PHONY: demo test test-slow check docs bench bench-stacks clean
 
-$(READY): pyproject.toml constraints.txt
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+$(LAB): pyproject.toml constraints.txt | $(PY)
+	$(INSTALL) -e '.[lab]'
 	@touch $@
 
-demo: $(READY)  ## train a real network on the embedded digits, about a minute on two cores
+$(ALL): pyproject.toml constraints.txt | $(PY)
+	$(INSTALL) -e '.[dev]'
+	@touch $(LAB) $@
+
+demo: $(LAB)  ## train a real network on the embedded digits, about a minute on two cores
 	$(PY) -m freezeout train --preset demo
 
-test: $(READY)  ## the default tests, two at a time, each in one thread
+test: $(ALL)  ## the default tests, two at a time, each in one thread
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-test-slow: $(READY)  ## the tests too slow for every run
-	$(PY) -m pytest -m slow
+test-slow: $(ALL)  ## the tests too slow for every run
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m "slow and not gpu"
 
-check: $(READY)  ## lint, format, types
+check: $(ALL)  ## lint, format, types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: $(READY)  ## step-cost ratios on this machine
-	$(PY) benchmarks/step_cost.py
+docs: $(ALL)  ## run every example of the pages, parse every command, follow every link
+	$(PY) -m pytest tests/test_docs.py
 
-bench-stacks: $(READY)  ## several processes, torch.compile, trainers, examples; an hour
-	$(PY) benchmarks/ddp_step.py
-	$(PY) benchmarks/compile_run.py
-	$(PY) benchmarks/callback_overhead.py
-	$(PY) benchmarks/examples.py
-	$(PY) benchmarks/stack_tables.py
+bench: $(ALL)  ## step-cost ratios on this machine
+	$(PY) -m benchmarks.step.cost
+
+bench-stacks: $(ALL)  ## several processes, torch.compile, trainers, examples; an hour
+	$(PY) -m benchmarks.stacks.ddp
+	$(PY) -m benchmarks.stacks.compile
+	$(PY) -m benchmarks.stacks.callbacks
+	$(PY) -m benchmarks.stacks.examples
+	$(PY) -m benchmarks.stacks.tables
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,17 +19,17 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import freezeout
-from freezeout.data import load
+from freezeout.lab.data import load
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """Convolution, norm, activation: one layer that freezes as a whole."""
+    """Make a convolution, norm and activation: one layer that freezes as a whole."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def main(epochs: int = 8, t0: float = 0.5, accumulation: int = 2) -> tuple[float, int]:
-    """Trains; returns the test accuracy in percent and the number of frozen layers."""
+    """Train; return the test accuracy in percent and the number of frozen layers."""
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
     set_seed(0)

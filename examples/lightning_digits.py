@@ -18,12 +18,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import freezeout
-from freezeout.data import load
 from freezeout.integrations.lightning import FreezeOutCallback
+from freezeout.lab.data import load
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """Convolution, norm, activation: one layer that freezes as a whole."""
+    """Make a convolution, norm and activation: one layer that freezes as a whole."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
@@ -39,18 +39,18 @@ class Digits(pl.LightningModule):
         self.net = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
     def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         images, labels = batch
         return F.cross_entropy(self.net(images), labels)
 
     def validation_step(self, batch: list[torch.Tensor], index: int) -> None:
-        """Logs the accuracy in percent."""
+        """Log the accuracy in percent."""
         images, labels = batch
         hits = (self.net(images).argmax(1) == labels).float()
         self.log("accuracy", 100.0 * hits.mean(), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """SGD with momentum, and FreezeOut as its scheduler."""
+        """Make SGD with momentum, and FreezeOut as its scheduler."""
         optimizer = torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
         if not self.own_scheduler:
             return optimizer
@@ -64,7 +64,7 @@ class Digits(pl.LightningModule):
 
 
 def main(epochs: int = 8, t0: float = 0.5, callback: bool = False) -> tuple[float, int]:
-    """Trains; returns the test accuracy in percent and the number of frozen layers."""
+    """Train; return the test accuracy in percent and the number of frozen layers."""
     pl.seed_everything(0)
     torch.set_num_threads(1)
     digits = load("digits")

@@ -24,14 +24,14 @@ LENGTH = 64
 
 
 def samples(text: str) -> list[dict[str, torch.Tensor]]:
-    """The text in pieces; every character of ASCII is a token."""
+    """Cut a text into pieces; every character of ASCII is a token."""
     ids = torch.tensor(list(text.encode("ascii", "replace")))
     rows = ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH)
     return [{"input_ids": row, "labels": row} for row in rows]
 
 
 def main(steps: int = 300, t0: float = 0.8, data: Path | None = None) -> tuple[float, int]:
-    """Trains; returns the bits per character on unseen text and the number of frozen layers."""
+    """Train; return the bits per character on unseen text and the number of frozen layers."""
     set_seed(0)
     torch.set_num_threads(1)
     text = data.read_text("utf-8") if data else "\n".join(map(str, topics.values()))

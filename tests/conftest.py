@@ -1,21 +1,22 @@
 """Settings of the whole test run."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
-for helper in ("contracts", "networks", "records", "runs"):
-    pytest.register_assert_rewrite(helper)
+for part in Path(__file__).parent.iterdir():
+    if part.stem != "conftest" and not part.name.startswith("_"):
+        pytest.register_assert_rewrite(f"{__package__}.{part.stem}")  # helpers assert too
 
-# Where two workers share the files, the longest come first, so that none is left alone at the end.
-LONGEST = (
-    *("test_experiments", "test_cli_compare", "test_ray", "test_torchrun", "test_company"),
-    *("test_compiled", "test_cost", "test_cli", "test_benchmark_paper_gpu", "test_distributed"),
-    *("test_sharded", "test_lightning", "test_own_runs", "test_benchmarks", "test_scheduler"),
-    *("test_benchmarks_stacks", "test_comparison", "test_report_page", "test_transformers"),
-    *("test_benchmark_prediction", "test_docs", "test_cli_plan", "test_cli_own", "test_layers"),
+
+# The same examples every time, and none that fails because the machine is busy.
+settings.register_profile(
+    "freezeout", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.load_profile("freezeout")
 
 
 def pytest_configure(config):
@@ -24,8 +25,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    place = {name: i for i, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    """Puts the longest files first: where workers share them, none is left alone at the end."""
+    long = {item.path for item in items if item.get_closest_marker("multiprocess")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 # Tiny tensors gain nothing from threads, and lose much where two runs share two cores.

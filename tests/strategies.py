@@ -1,17 +1,13 @@
-"""Hypothesis strategies, in one place. Importing this also fixes the seed and drops deadlines."""
+"""Hypothesis strategies, in one place."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from freezeout import Costs, LayerCost
 from freezeout.schedule import Schedule
-
-settings.register_profile("freezeout", derandomize=True, deadline=None)
-settings.load_profile("freezeout")
 
 num_layers = st.integers(1, 40)
 total_steps = st.integers(1, 3000)
@@ -22,7 +18,7 @@ usual_t0s = st.floats(0.05, 1.0)
 
 
 def half_circle(u: float) -> float:
-    """A curve of one's own: falls ever faster, and never reaches 0 before the end."""
+    """A custom curve: falls ever faster, and never reaches 0 before the end."""
     return float((1.0 - u * u) ** 0.5)
 
 

@@ -1,23 +1,29 @@
 """Every example in README and docs is run, every command parsed, every link followed."""
 
 import csv
-import importlib
 import importlib.util
 import json
 import re
 import shlex
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import tomllib
 
 import freezeout
-from freezeout.cli import _parser
-from freezeout.experiments import EXPERIMENTS, Grid
-from freezeout.training.presets import PRESETS
+from benchmarks.stacks import tables
+from freezeout.lab.cli.program import _parser
+from freezeout.lab.experiments import EXPERIMENTS, Grid
+from freezeout.lab.training import PRESETS
+from freezeout.schedule import ScheduleSettings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "src").rglob("*.md")),
+]
 STACKS = ROOT / "docs" / "integrations"  # run beside the tests of each framework
 
 
@@ -43,8 +49,19 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
 
 def test_pages_of_frameworks_are_run_by_their_tests():
     for page in STACKS.glob("*.md"):
-        tests = (ROOT / "tests" / f"test_{page.stem}.py").read_text()
+        tests = (ROOT / "tests" / "integrations" / f"test_{page.stem}.py").read_text()
         assert f'run_page("{page.stem}")' in tests, page.stem
+
+
+def test_pages_list_the_settings_of_a_schedule():
+    settings = sorted(get_type_hints(ScheduleSettings))
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    table = guide.partition("## Which schedule\n")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.M)) == settings
+    for framework in ("lightning", "transformers"):
+        page = (STACKS / f"{framework}.md").read_text()
+        takes = re.search(r"takes what `FreezeOut` takes \((.*?), or one `schedule`;", page, re.S)
+        assert sorted(re.findall(r"`(\w+)`", takes[1])) == settings, framework
 
 
 def test_the_readme_shows_the_table_that_its_example_prints():
@@ -78,11 +95,23 @@ def test_make_targets_in_the_readme_exist():
         assert re.search(rf"^{target}:", makefile, re.M)
 
 
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    titles = re.findall(r"^#+ (.+?) *$", text, re.M)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
+    found = [re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain]
+    return {f"{a}-{n}" if n else a for i, a in enumerate(found) for n in [found[:i].count(a)]}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
-        if not target.startswith(("http:", "https:", "#")):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+        if not target.startswith(("http:", "https:")):
+            file, _, anchor = target.partition("#")
+            there = page.parent / file if file else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
 
 
 def test_every_preset_is_described():
@@ -130,8 +159,8 @@ def test_departures_from_the_paper_name_tests_that_exist():
         assert re.search(rf"^ *def {test}\(", (ROOT / file).read_text(), re.M), f"{file}::{test}"
 
 
-def test_the_example_of_an_own_network_learns_and_freezes(capsys):
-    spec = importlib.util.spec_from_file_location("own", ROOT / "examples" / "own_network.py")
+def test_the_example_of_a_custom_network_learns_and_freezes(capsys):
+    spec = importlib.util.spec_from_file_location("custom", ROOT / "examples" / "custom_network.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     accuracy = module.main(epochs=4)
@@ -188,16 +217,14 @@ def test_the_benchmark_page_shows_the_committed_predictions():
     assert result["versions"]["torch"] in page
 
 
-def test_the_benchmark_page_shows_the_committed_tables_of_stacks(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    stack_tables = importlib.import_module("stack_tables")
+def test_the_benchmark_page_shows_the_committed_tables_of_stacks():
     results = [
         json.loads((ROOT / "benchmarks" / "results" / f"{name}-cpu.json").read_text())
         for name in ("ddp_step", "compile_run", "callback_overhead", "examples")
         if name != "examples" or (ROOT / "benchmarks" / "results" / "examples-cpu.json").exists()
     ]
     page = (ROOT / "docs" / "benchmarks.md").read_text()
-    assert stack_tables.filled(page, stack_tables.tables(*results)) == page
+    assert tables.filled(page, tables.tables(*results)) == page
     assert results[0]["miscounted"] == []
     for network in results[0]["data_parallel"]:
         for row in network["rows"]:

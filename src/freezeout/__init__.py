@@ -5,10 +5,16 @@
     scheduler = freezeout.FreezeOut(optimizer, model, total_steps=epochs * len(loader))
 
 Start reading in `freezeout.schedule` (when a layer freezes, at which rate it learns until then),
-then `freezeout.scheduler`; `freezeout.cost` and `freezeout.planner` say beforehand what it saves.
+then `freezeout.scheduler`; `freezeout.costs` and `freezeout.planning` say beforehand what it saves.
+`freezeout.reference`, `freezeout.integrations` and `freezeout.lab` are imported once they are asked
+for.
 """
 
-from freezeout.cost import Costs, LayerCost, measure_costs
+import importlib
+import types
+import typing
+
+from freezeout.costs import Costs, LayerCost, measure_costs
 from freezeout.errors import (
     CheckpointError,
     CostError,
@@ -21,11 +27,9 @@ from freezeout.errors import (
     RunError,
     SplitError,
 )
-from freezeout.freezing import FreezeEvent, Freezer, unfreeze
+from freezeout.freezing import FreezeEvent, Freezer, is_active, unfreeze
 from freezeout.layers import Layer, Layers, split_layers
-from freezeout.optimizers import is_active
-from freezeout.planner import plan
-from freezeout.saving import Plan, predicted_saving
+from freezeout.planning import Plan, plan, predicted_saving
 from freezeout.schedule import Schedule, freeze_times
 from freezeout.scheduler import FreezeOut
 
@@ -59,3 +63,20 @@ __all__ = [
     "split_layers",
     "unfreeze",
 ]
+
+if typing.TYPE_CHECKING:
+    from freezeout import integrations as integrations
+    from freezeout import lab as lab
+    from freezeout import reference as reference
+
+_LATER = ("integrations", "lab", "reference")
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    if name in _LATER:
+        return importlib.import_module(f"freezeout.{name}")
+    raise AttributeError(f"module 'freezeout' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

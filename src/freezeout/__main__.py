@@ -1,6 +1,6 @@
 """``python -m freezeout``."""
 
-from freezeout.cli import main
+from freezeout.lab.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

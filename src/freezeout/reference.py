@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from typing_extensions import Self
 
-from freezeout.errors import CheckpointError
 from freezeout.freezing import Freezer
-from freezeout.groups import split_groups
-from freezeout.layers import Layers, split_layers
+from freezeout.layers import Layers
 from freezeout.schedule import Schedule
+from freezeout.scheduler import RateScheduler
 
 __all__ = ["RateOnly", "train"]
 
@@ -39,7 +39,7 @@ def train(
     total_steps: int,
     before_step: Callable[[], None] | None = None,
 ) -> list[float]:
-    r"""Trains a model for one optimizer step per batch, at the rates of a schedule.
+    r"""Train a model for one optimizer step per batch, at the rates of a schedule.
 
     At step $n$ layer $i$ has the rate $\alpha\,s_i\,c(t/t_i)$ with $t = n/N$, and 0 from $t_i$ on.
 
@@ -52,7 +52,7 @@ def train(
         layers: The layers of the model.
         schedule: The settings; ``anneal=None`` keeps base rates, and 0 for frozen layers.
         total_steps: Length $N$ of training in optimizer steps, at least 1.
-        before_step: Called between backward and optimizer step, for example to clip by value.
+        before_step: Called between backward pass and optimizer step, for example to clip by value.
 
     Returns:
         The loss of each step.
@@ -88,99 +88,100 @@ def train(
     return losses
 
 
-class RateOnly:
+class RateOnly(RateScheduler):
     """The oracle as a scheduler: the control of a comparison.
 
-    It stands where `FreezeOut` stands in a training loop and sets the same rates, but nothing ever
-    leaves the backward pass or the optimizer. A layer whose freeze time has come has the rate zero
-    and its modules are in inference mode, as in `train`. So a run with it ends in the weights of
-    one with `FreezeOut` and takes the time of one without.
+    It stands where `freezeout.FreezeOut` stands in a training loop, takes the same arguments and
+    sets the same rates, but nothing ever leaves the backward pass or the optimizer. A layer whose
+    freeze time has come has the rate zero and its modules are in inference mode, as in `train`. So
+    a run with it ends in the weights of one with `FreezeOut` and takes the time of one without.
+
+    Parameter groups are split by layer also with ``anneal=None``, where the rates of layers that
+    still learn are left alone: make the scheduler that sets them after this one.
 
     Args:
-        optimizer: A fresh optimizer; its parameter groups are split by layer.
-        model: The model.
-        total_steps: Length of training in optimizer steps, at least 1.
-        schedule: The settings.
-        layers: The layers of the model; ``None`` finds them in the order of definition.
+        optimizer: As for `FreezeOut`.
+        model: As for `FreezeOut`.
+        total_steps: As for `FreezeOut`.
+        schedule: The settings as one object, in place of giving them one by one.
+        layers: As for `FreezeOut`.
+        example: As for `FreezeOut`.
+        strict: Not used: nothing freezes, so there is no frozen output to check.
+        together_with: The `RateOnly` of another optimizer of the same model.
+        **settings: The settings of a `Schedule`, one by one.
 
     Attributes:
         schedule: The settings.
         layers: The layers of the model in execution order.
         freezer: Freezes nothing; it is there for listeners.
-        total_steps: Length of training in optimizer steps.
-        freeze_steps: None for every layer.
+        total_steps: Length of training in optimizer updates.
+        freeze_times: 1 for every layer.
+        freeze_steps: ``None`` for every layer.
+
+    Raises:
+        TypeError: As for `FreezeOut`.
+        ValueError: As for `FreezeOut`.
+        SplitError: If the model cannot be cut into layers.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> scheduler = RateOnly(optimizer, net, total_steps=100, t0=0.5, spacing="linear")
+        >>> scheduler.step(50)
+        >>> scheduler.frozen, scheduler.get_last_lr()
+        (0, [0.0, 0.05])
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        model: nn.Module,
-        total_steps: int,
-        *,
-        schedule: Schedule,
-        layers: Layers | None = None,
-    ) -> None:
-        self.schedule = schedule
-        self.layers = split_layers(model) if layers is None else layers
-        self.freezer = Freezer(self.layers, optimizer)
-        self.total_steps = total_steps
-        self.freeze_steps: tuple[int | None, ...] = (None,) * len(self.layers)
-        self._ends = schedule.freeze_steps(len(self.layers), total_steps)
-        self._optimizer = optimizer
-        self._owners = split_groups(optimizer, self.layers)
-        self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._step = 0
-        model.register_forward_pre_hook(lambda module, args: self._settle())
-        self._set_rates()
+    _freezes = False
 
-    @property
-    def frozen(self) -> int:
-        """Length of the frozen prefix: always 0."""
+    def _make_freezer(
+        self, optimizer: Optimizer, model: nn.Module, together_with: Self | None, *, strict: bool
+    ) -> Freezer:
+        if together_with is not None:
+            return together_with.freezer
+        freezer = Freezer(self.layers, optimizer, strict=strict)
+        model.register_forward_pre_hook(_Hold(self._settle))
+        return freezer
+
+    def depth_at(self, step: int) -> int:
+        """Return the length of the frozen prefix after any number of updates: 0."""
         return 0
 
-    def factors_at(self, step: int) -> tuple[float, ...]:
-        """Each layer's rate relative to its base rate after `step` optimizer updates."""
-        return self.schedule.factors(step, self.total_steps, len(self.layers))
-
-    def step(self) -> None:
-        """One optimizer step is done."""
-        self._step += 1
-        self._set_rates()
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """Return the rate of every parameter group at the current step."""
+        rates = super().get_lr()
+        if self._sets_rates:
+            return rates
+        done = self._due
+        return [
+            0.0 if i < done else rate for i, rate in zip(self._group_layers, rates, strict=True)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
-        """The step, and the settings it belongs to."""
-        return {
-            "last_epoch": self._step,
-            "total_steps": self.total_steps,
-            "schedule": self.schedule.to_dict(),
-            "control": True,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to the saved step.
-
-        Raises:
-            CheckpointError: If it was saved with other settings.
-        """
-        own = self.state_dict()
-        if {**state, "last_epoch": None} != {**own, "last_epoch": None}:
-            raise CheckpointError(
-                "the checkpoint was made with another schedule or length, or not as a control. "
-                "Resume it with the settings it was saved with."
-            )
-        self._step = state["last_epoch"]
-        self._set_rates()
-
-    def _set_rates(self) -> None:
-        factors = self.factors_at(self._step)
-        for group, base, owner in zip(
-            self._optimizer.param_groups, self._base_rates, self._owners, strict=True
-        ):
-            group["lr"] = base * factors[owner]
+        """Return the step and the settings it belongs to, in plain values."""
+        state = super().state_dict()
+        return {k: state[k] for k in ("last_epoch", "total_steps", "schedule")} | {"control": True}
 
     def _settle(self) -> None:
-        """Puts what would be frozen into inference mode, whatever ``model.train()`` has done."""
-        for layer, end in zip(self.layers, self._ends, strict=True):
-            if end is not None and self._step >= end:
-                for module in layer.modules:
-                    module.training = False
+        """Put layers that are done into inference mode, whatever ``model.train()`` has done."""
+        for layer in self.layers[: self._together.due]:
+            for module in layer.modules:
+                module.training = False
+
+
+class _Hold:
+    """Hold layers that are done in inference mode; in a copy or a pickle of the model do nothing.
+
+    Args:
+        settle: What holds them; ``None`` in a copy.
+    """
+
+    def __init__(self, settle: Callable[[], None] | None) -> None:
+        self._settle = settle
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if self._settle is not None:
+            self._settle()
+
+    def __reduce__(self) -> tuple[type[_Hold], tuple[None]]:
+        return _Hold, (None,)

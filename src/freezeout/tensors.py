@@ -1,4 +1,4 @@
-"""Calling a model: the tensors in what it takes and gives, and how it runs."""
+"""The tensors in what a model takes and gives, and how it is called."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ __all__ = [
     "called_from",
     "held_bytes",
     "is_out_of_memory",
+    "tensor_bytes",
     "tensors_in",
     "uncompiled",
 ]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a value: itself, or within tuples, lists, mappings and dataclasses."""
+    """Yield the tensors in a value: itself, or within tuples, lists, mappings, dataclasses."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -37,7 +38,7 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 def held_bytes(tensor: torch.Tensor) -> int:
-    """Bytes of memory behind a tensor: the whole storage that a view keeps alive."""
+    """Return the bytes of memory behind a tensor: the whole storage that a view keeps alive."""
     try:
         return tensor.untyped_storage().nbytes()
     except (NotImplementedError, RuntimeError):  # sparse, or a subclass without storage
@@ -46,8 +47,13 @@ def held_bytes(tensor: torch.Tensor) -> int:
         return tensor.numel() * tensor.element_size()
 
 
+def tensor_bytes(tensor: torch.Tensor) -> int:
+    """Return the bytes of a tensor's own elements."""
+    return tensor.numel() * tensor.element_size()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on any device."""
+    """Return whether memory ran out, on any device."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
@@ -55,7 +61,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of a call of the model on an example.
+    """Return the positional and keyword arguments to call a model with an example.
 
     Args:
         example: One tensor, a tuple of positional or a mapping of keyword arguments.
@@ -68,7 +74,7 @@ def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def called_from(code: CodeType | None) -> bool:
-    """Whether the caller was called, directly or not, by the function with this code."""
+    """Return whether the caller was called, directly or not, by the function with this code."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
@@ -76,7 +82,7 @@ def called_from(code: CodeType | None) -> bool:
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """Runs compiled modules as they are written: their hooks fire, and nothing is compiled."""
+    """Run compiled modules as they are written: their hooks fire, and nothing is compiled."""
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import Unpack
 
-from freezeout.errors import CheckpointError, FreezeOutError
-from freezeout.integrations._common import metrics
+from freezeout.errors import FreezeOutError
+from freezeout.integrations.common import metrics, same_rates, without_state
 from freezeout.layers import Layers, LayerSpec
-from freezeout.schedule import Anneal, Schedule, Spacing, one_schedule
+from freezeout.schedule import Schedule, ScheduleSettings, make_schedule
 from freezeout.scheduler import FreezeOut
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ __all__ = ["FreezeOutCallback"]
 
 
 class FreezeOutCallback(Callback):
-    """Trains a `LightningModule` with `freezeout.FreezeOut`, without a change to it.
+    """Train a `LightningModule` with `freezeout.FreezeOut`, without any change to it.
 
     When ``fit`` begins it makes the scheduler from the trainer's optimizer and the length of
     training; it steps it after every batch (only updates count), keeps its state in Lightning's
@@ -43,22 +45,15 @@ class FreezeOutCallback(Callback):
     its own, except with ``anneal=None``.
 
     Args:
-        t0: Freeze time of the first layer before spacing, in (0, 1]; 1 freezes nothing.
-        spacing: ``"linear"``, ``"squared"`` or ``"cubic"``.
-        scaled: Whether a layer's initial rate is scaled by its freeze time.
-        anneal: ``"cosine"``, ``"linear"``, a callable, or ``None``: only freeze, while the
-            module's own scheduler sets the rates.
-        warmup_steps: Linear warm-up in optimizer steps, at least 0.
-        scale_cap: Largest factor that scaling may put on a rate, at least 1, or ``None``.
-        times: Explicit freeze times, one per layer, in place of `t0` and `spacing`.
-        max_freezes: Most moments at which layers freeze, at least 1; neighbours freeze together.
-        schedule: All of these settings as one object, in place of giving them one by one.
+        schedule: The settings as one object, in place of giving them one by one.
         layers: How to cut the module (see `freezeout.split_layers`), or the result. Names start
             at the `LightningModule`.
         example: An example input of the module's ``forward``, to find the order of execution.
         strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
         total_steps: Length of training in optimizer updates; by default the trainer's
             ``estimated_stepping_batches``, less what it has done in an earlier ``fit``.
+        **settings: The settings of a `freezeout.Schedule`, one by one, such as ``t0=0.5``. With
+            ``anneal=None`` the callback only freezes.
 
     Attributes:
         schedule: The settings.
@@ -76,42 +71,23 @@ class FreezeOutCallback(Callback):
     def __init__(
         self,
         *,
-        t0: float = 0.8,
-        spacing: Spacing = "cubic",
-        scaled: bool = True,
-        anneal: Anneal = "cosine",
-        warmup_steps: int = 0,
-        scale_cap: float | None = None,
-        times: Sequence[float] | None = None,
-        max_freezes: int | None = None,
         schedule: Schedule | None = None,
         layers: Layers | Sequence[LayerSpec] | None = None,
         example: Any = None,
         strict: bool = False,
         total_steps: int | None = None,
+        **settings: Unpack[ScheduleSettings],
     ) -> None:
-        given = Schedule(
-            t0=t0,
-            spacing=spacing,
-            scaled=scaled,
-            anneal=anneal,
-            warmup_steps=warmup_steps,
-            scale_cap=scale_cap,
-            times=times,
-            max_freezes=max_freezes,
-        )
-        self.schedule = one_schedule(schedule, given)
+        self.schedule = make_schedule(schedule, settings, type(self))
         self.scheduler: FreezeOut | None = None
-        self._layers = layers
-        self._example = example
-        self._strict = strict
+        self._freezeout = partial(FreezeOut, layers=layers, example=example, strict=strict)
         self._total_steps = total_steps
         self._fitting = False
         self._resumes_at = 0
         self._saved: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forgets an earlier run, before Lightning restores a checkpoint.
+        """Forget an earlier run, before Lightning restores a checkpoint.
 
         A checkpoint that is restored to validate, test or predict has no part in freezing.
 
@@ -127,7 +103,7 @@ class FreezeOutCallback(Callback):
             self._saved = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the scheduler: after the optimizer was made, before its state is restored.
+        """Make the scheduler: after the optimizer was made, before its state is restored.
 
         Args:
             trainer: The trainer.
@@ -141,10 +117,11 @@ class FreezeOutCallback(Callback):
                 ``StochasticWeightAveraging`` would spoil a BatchNorm that freezes.
         """
         if self._resumes_at and self._saved is None:
-            raise CheckpointError(
+            raise without_state(
                 f"the checkpoint, of update {self._resumes_at}, was saved without "
-                "FreezeOutCallback, so it does not say which layers are frozen. Resume with the "
-                "callbacks that saved it, or load its weights into the module and begin a new fit."
+                "FreezeOutCallback",
+                "Resume with the callbacks that saved it, or load its weights into the module and "
+                "begin a new fit.",
             )
         if len(trainer.optimizers) != 1:
             raise FreezeOutError(
@@ -159,19 +136,14 @@ class FreezeOutCallback(Callback):
                 "Drop one of the two."
             )
         if others and self.schedule.anneal is not None:
-            raise FreezeOutError(
-                f"configure_optimizers made {type(others[0]).__name__}, and FreezeOutCallback "
-                "would set the same rates. Drop that scheduler, or give "
-                "FreezeOutCallback(anneal=None), which only freezes."
+            raise same_rates(
+                f"configure_optimizers made {type(others[0]).__name__}", "Drop that scheduler"
             )
-        self.scheduler = FreezeOut(
+        self.scheduler = self._freezeout(
             trainer.optimizers[0],
             pl_module,
             _length(trainer) if self._total_steps is None else self._total_steps,
             schedule=self.schedule,
-            layers=self._layers,
-            example=self._example,
-            strict=self._strict,
         )
         _check_averaging(trainer, self.scheduler)
         if self._saved is not None:
@@ -186,7 +158,7 @@ class FreezeOutCallback(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Brings rates and frozen layers up to date; a batch without an update changes nothing.
+        """Bring rates and frozen layers up to date; a batch without an update changes nothing.
 
         Args:
             trainer: The trainer.
@@ -203,13 +175,13 @@ class FreezeOutCallback(Callback):
                 self._log(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the scheduler, for Lightning's checkpoint."""
+        """Return the state of the scheduler, for Lightning's checkpoint."""
         return {} if self.scheduler is None else self.scheduler.state_dict()
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Notes where ``fit`` resumes, also if the checkpoint holds no state of the callback.
+        """Note where ``fit`` resumes, also if the checkpoint holds no state of the callback.
 
         Args:
             trainer: The trainer.
@@ -220,7 +192,7 @@ class FreezeOutCallback(Callback):
             self._resumes_at = checkpoint["global_step"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps a saved state for when ``fit`` begins, or applies it where it has begun.
+        """Keep a saved state until ``fit`` begins, or apply it where it has begun.
 
         Outside ``fit`` nothing happens: a checkpoint to validate or test may be of any run.
 
@@ -244,12 +216,12 @@ class FreezeOutCallback(Callback):
 
 
 def _is_behind(scheduler: FreezeOut) -> bool:
-    """Whether an update happened since the last step: not in a micro-batch of accumulation."""
+    """Return whether an update happened since the last step: not in accumulation."""
     return scheduler.progress != scheduler.last_epoch / scheduler.total_steps
 
 
 def _check_averaging(trainer: Any, scheduler: FreezeOut) -> None:
-    """Refuses to have the statistics of a frozen layer reset, which it would not gather anew."""
+    """Refuse to have the statistics of a frozen layer reset: it would not gather them again."""
     if not any(isinstance(other, StochasticWeightAveraging) for other in trainer.callbacks):
         return
     for layer, freezes in zip(scheduler.layers, scheduler.freeze_steps, strict=True):
@@ -265,6 +237,7 @@ def _check_averaging(trainer: Any, scheduler: FreezeOut) -> None:
 
 
 def _length(trainer: Trainer) -> int:
+    """Return the length of training in updates, from where it stands."""
     steps = trainer.estimated_stepping_batches
     if not 0 < steps < math.inf:  # Lightning says inf, or -1, where it does not know
         raise FreezeOutError(
@@ -284,7 +257,7 @@ def _length(trainer: Trainer) -> int:
 
 
 def _left(trainer: Trainer) -> float:
-    """Updates until `max_epochs` or `max_steps`; an epoch that broke off is begun anew."""
+    """Return the updates until `max_epochs` or `max_steps`; a broken-off epoch starts again."""
     left = math.inf
     if trainer.max_steps != -1:
         left = trainer.max_steps - trainer.global_step

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
@@ -17,20 +18,21 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from typing_extensions import Unpack
 
-from freezeout.errors import CheckpointError, FreezeOutError
-from freezeout.integrations._common import metrics
+from freezeout.errors import FreezeOutError
+from freezeout.integrations.common import metrics, same_rates, without_state
 from freezeout.layers import Layers, LayerSpec
-from freezeout.schedule import Anneal, Schedule, Spacing, one_schedule
+from freezeout.schedule import Schedule, ScheduleSettings, make_schedule
 from freezeout.scheduler import FreezeOut
 
 __all__ = ["FreezeOutCallback"]
 
 
 class FreezeOutCallback(TrainerCallback):
-    """Trains with `freezeout.FreezeOut` in a `Trainer`: ``Trainer(..., callbacks=[callback])``.
+    """Train with `freezeout.FreezeOut` in a `Trainer`: ``Trainer(..., callbacks=[callback])``.
 
-    The trainer builds its optimizer as ever. Where it would build its learning-rate scheduler, it
+    The trainer builds its optimizer as always. Where it would build its learning-rate scheduler, it
     gets a `FreezeOut` instead, as long as the training, with the warm-up of `TrainingArguments`.
     So the trainer itself steps it, saves it in ``scheduler.pt`` and loads it on resume, and the
     ``learning_rate`` that it logs is that of the first layer. Each log gains ``freezeout/frozen``
@@ -41,20 +43,13 @@ class FreezeOutCallback(TrainerCallback):
     freeze.
 
     Args:
-        t0: Freeze time of the first layer before spacing, in (0, 1]; 1 freezes nothing.
-        spacing: ``"linear"``, ``"squared"`` or ``"cubic"``.
-        scaled: Whether a layer's initial rate is scaled by its freeze time.
-        anneal: ``"cosine"``, ``"linear"``, a callable, or ``None``: only freeze.
-        warmup_steps: Linear warm-up in optimizer steps, at least 0; 0 for that of the
-            `TrainingArguments`.
-        scale_cap: Largest factor that scaling may put on a rate, at least 1, or ``None``.
-        times: Explicit freeze times, one per layer, in place of `t0` and `spacing`.
-        max_freezes: Most moments at which layers freeze, at least 1; neighbours freeze together.
-        schedule: All of these settings as one object, in place of giving them one by one.
+        schedule: The settings as one object, in place of giving them one by one.
         layers: How to cut the model (see `freezeout.split_layers`), or the result.
         example: An example input of the model, to find the order of execution; a dict of keyword
             arguments, such as ``{"input_ids": ids}``.
         strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
+        **settings: The settings of a `freezeout.Schedule`, one by one, such as ``t0=0.5``;
+            ``warmup_steps=0`` stands for the warm-up of the `TrainingArguments`.
 
     Attributes:
         schedule: The settings.
@@ -73,38 +68,19 @@ class FreezeOutCallback(TrainerCallback):
     def __init__(
         self,
         *,
-        t0: float = 0.8,
-        spacing: Spacing = "cubic",
-        scaled: bool = True,
-        anneal: Anneal = "cosine",
-        warmup_steps: int = 0,
-        scale_cap: float | None = None,
-        times: Sequence[float] | None = None,
-        max_freezes: int | None = None,
         schedule: Schedule | None = None,
         layers: Layers | Sequence[LayerSpec] | None = None,
         example: Any = None,
         strict: bool = False,
+        **settings: Unpack[ScheduleSettings],
     ) -> None:
-        given = Schedule(
-            t0=t0,
-            spacing=spacing,
-            scaled=scaled,
-            anneal=anneal,
-            warmup_steps=warmup_steps,
-            scale_cap=scale_cap,
-            times=times,
-            max_freezes=max_freezes,
-        )
-        self.schedule = one_schedule(schedule, given)
+        self.schedule = make_schedule(schedule, settings, type(self))
         self.scheduler: FreezeOut | None = None
-        self._layers = layers
-        self._example = example
-        self._strict = strict
+        self._freezeout = partial(FreezeOut, layers=layers, example=example, strict=strict)
         self._trainer: Trainer | None = None
 
     def bind(self, trainer: Trainer) -> None:
-        """Ties the callback to a trainer. One that is given to ``Trainer(callbacks=...)`` is tied.
+        """Tie the callback to a trainer. One that is given to ``Trainer(callbacks=...)`` is tied.
 
         Only a callback that is added later, with ``trainer.add_callback``, needs this.
 
@@ -115,7 +91,7 @@ class FreezeOutCallback(TrainerCallback):
             FreezeOutError: If the callback is tied to another trainer.
 
         Warns:
-            UserWarning: If the trainer's class has a ``create_scheduler`` of its own, which is not
+            UserWarning: If the trainer's class has a custom ``create_scheduler``, which is not
                 called because FreezeOut sets the rates.
         """
         if self._trainer is trainer:
@@ -159,10 +135,9 @@ class FreezeOutCallback(TrainerCallback):
                 host.lr_scheduler = self._make(host, num_training_steps, optimizer)
                 host._created_lr_scheduler = True
             else:
-                raise FreezeOutError(
-                    f"the Trainer was given {type(host.lr_scheduler).__name__}, and "
-                    "FreezeOutCallback would set the same rates. Give optimizers=(optimizer, "
-                    "None), or FreezeOutCallback(anneal=None), which only freezes."
+                raise same_rates(
+                    f"the Trainer was given {type(host.lr_scheduler).__name__}",
+                    "Give optimizers=(optimizer, None)",
                 )
             return host.lr_scheduler
 
@@ -171,7 +146,7 @@ class FreezeOutCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ties the callback to the trainer that is being made.
+        """Tie the callback to the trainer that is being made.
 
         Args:
             args: The trainer's settings.
@@ -186,7 +161,7 @@ class FreezeOutCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Checks that the scheduler is at work, and that it goes on where the trainer does.
+        """Check that the scheduler is at work, and that it goes on where the trainer does.
 
         Args:
             args: The trainer's settings.
@@ -205,10 +180,10 @@ class FreezeOutCallback(TrainerCallback):
                 "trainer.train()."
             )
         if state.global_step and not self.scheduler._loaded:
-            raise CheckpointError(
+            raise without_state(
                 f"the Trainer resumes at step {state.global_step}, but its checkpoint has no state "
-                "of optimizer and scheduler (save_only_model=True leaves them out), so it does not "
-                "say which layers are frozen. Load it as a model and begin a new training."
+                "of optimizer and scheduler (save_only_model=True leaves them out)",
+                "Load it as a model and begin a new training.",
             )
         # A logger is a callback, too; what is to reach them all must come before them.
         callbacks = self._trainer.callback_handler.callbacks
@@ -218,7 +193,7 @@ class FreezeOutCallback(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Adds ``freezeout/frozen`` and the like to what is logged while it trains.
+        """Add ``freezeout/frozen`` and the like to what is logged while it trains.
 
         Args:
             args: The trainer's settings.
@@ -235,14 +210,11 @@ class FreezeOutCallback(TrainerCallback):
 
     def _make(self, trainer: Any, total_steps: int, optimizer: Optimizer | None) -> FreezeOut:
         _make_room_in_checkpointing(trainer)
-        self.scheduler = FreezeOut(
+        self.scheduler = self._freezeout(
             trainer.optimizer if optimizer is None else optimizer,
             trainer.model,
             total_steps,
             schedule=_with_warmup(self.schedule, trainer.args, total_steps),
-            layers=self._layers,
-            example=self._example,
-            strict=self._strict,
         )
         return self.scheduler
 
@@ -274,16 +246,16 @@ class _Beside:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.keys() != {"trainer", "freezeout"}:
-            raise CheckpointError(
-                "scheduler.pt was not saved by a Trainer with FreezeOutCallback(anneal=None), so "
-                "it does not say which layers are frozen. Resume with the settings that saved it."
+            raise without_state(
+                "scheduler.pt was not saved by a Trainer with FreezeOutCallback(anneal=None)",
+                "Resume with the settings that saved it.",
             )
         self.theirs.load_state_dict(state_dict["trainer"])
         self.ours.load_state_dict(state_dict["freezeout"])
 
 
 def _trainer_of(callback: TrainerCallback) -> Trainer | None:
-    """The trainer whose construction is under way.
+    """Return the trainer that is being made.
 
     `on_init_end` is told the model and the settings, but not the trainer, and no later event comes
     before a checkpoint is loaded. So it is looked for among the callers.
@@ -298,7 +270,7 @@ def _trainer_of(callback: TrainerCallback) -> Trainer | None:
 
 
 def _with_warmup(schedule: Schedule, args: TrainingArguments, total_steps: int) -> Schedule:
-    """The schedule with the warm-up that the trainer was told to do."""
+    """Return the schedule with the warm-up that the trainer was told to do."""
     if schedule.anneal is None:
         return schedule  # the trainer's own scheduler warms up
     asked = int(args.get_warmup_steps(total_steps))
@@ -320,7 +292,7 @@ def _with_warmup(schedule: Schedule, args: TrainingArguments, total_steps: int) 
 
 
 def _make_room_in_checkpointing(trainer: Any) -> None:
-    """Lets the backward pass stop at frozen layers also under activation checkpointing.
+    """Let the backward pass stop at frozen layers also under activation checkpointing.
 
     transformers makes the output of the embeddings require a gradient then. Only adapters and the
     reentrant kind need that, and it would take the backward pass through all frozen layers.

@@ -1,0 +1,1 @@
+"""What all benchmarks share: ratios of noisy times, the machine, the command line."""

@@ -1,0 +1,1 @@
+"""What freezing costs and saves in several processes, in compiled models and in trainers."""

@@ -1,0 +1,1 @@
+"""What freezing costs and saves in one training step."""

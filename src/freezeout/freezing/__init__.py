@@ -1,0 +1,24 @@
+"""Freeze and unfreeze a prefix of layers, and check that the backward pass stops there."""
+
+# Models that were saved whole while frozen name it so.
+from freezeout.freezing.eval_mode import StayInEval as _StayInEval  # noqa: F401
+from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener, unfreeze
+from freezeout.freezing.groups import split_groups
+from freezeout.freezing.optimizers import (
+    check_optimizer,
+    is_active,
+    makes_state_only,
+    unwrap_optimizer,
+)
+
+__all__ = [
+    "FreezeEvent",
+    "Freezer",
+    "Listener",
+    "check_optimizer",
+    "is_active",
+    "makes_state_only",
+    "split_groups",
+    "unfreeze",
+    "unwrap_optimizer",
+]

@@ -1,0 +1,52 @@
+"""Train by a saved plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from freezeout.errors import RunError
+from freezeout.planning import Plan
+
+__all__ = ["plan_settings", "read_plan"]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        RunError: If the file cannot be read.
+        CostError: If it does not hold a plan.
+    """
+    try:
+        return Plan.load(path)
+    except OSError as error:
+        raise RunError(
+            f"cannot read the plan {path}: {error.strerror}. Give the plan.json that "
+            "freezeout plan wrote."
+        ) from error
+
+
+def plan_settings(plan: Plan, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a plan decides.
+
+    Args:
+        plan: The plan.
+        given: Settings of the command line; they must leave schedule and length to the plan.
+
+    Raises:
+        RunError: If they do not.
+    """
+    schedule = plan.schedule.to_dict()
+    for name in (*schedule, "const_time", "epochs"):
+        if name in given:
+            raise RunError(
+                f"--{name.replace('_', '-')} cannot be given with --plan: schedule and length are "
+                "the plan's. Leave it out (--steps sets another length), or make another plan."
+            )
+    return {
+        **schedule,
+        "steps": given.get("steps", plan.total_steps),
+        "const_time": False,
+    }

@@ -1,0 +1,73 @@
+"""What an experiment has shown: comparisons on the terminal and as CSV, and failed runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from freezeout.errors import RunError
+from freezeout.lab.evidence import compare, comparison_csv
+from freezeout.lab.experiments import Experiment, Unread, read_runs
+from freezeout.lab.files import write_text
+from freezeout.lab.report.terminal import ComparisonTables, print_to
+
+__all__ = ["MARGIN", "check_margin", "show"]
+
+MARGIN = 0.25
+"""Points of error that count as no difference by default."""
+
+
+def check_margin(margin: float) -> float:
+    """Return the margin.
+
+    Raises:
+        RunError: If it is out of range.
+    """
+    if not 0.0 < margin < 100.0:
+        raise RunError(f"--margin must lie between 0 and 100 points, got {margin}. Try 0.25.")
+    return margin
+
+
+def show(experiment: Experiment, verb: str, *, finished: bool, margin: float = MARGIN) -> int:
+    """Print and save the comparisons; say which runs failed and how to go on.
+
+    Args:
+        experiment: The experiment.
+        verb: The verb that carries it out.
+        finished: Whether nothing is left to do.
+        margin: Points of error that count as no difference.
+
+    Returns:
+        The exit code: 0, or 2 if a run failed, or 130 if it was stopped.
+    """
+    folder = experiment.folder
+    try:
+        records, unread = read_runs([folder / "runs"])
+    except RunError:
+        records, unread = [], []
+    if experiment.grid.variants and any(record.error is not None for record in records):
+        comparisons = compare(records, margin=margin)
+        write_text(folder / "comparison.csv", comparison_csv(comparisons))
+        for comparison in comparisons:
+            print()
+            print_to(sys.stdout, ComparisonTables(comparison))
+        print()
+        print(f"numbers: {folder / 'comparison.csv'}")
+    print(f"figures and all runs on one page: freezeout report {folder}")
+    if not finished:
+        print(f"stopped, all saved; go on with: freezeout {verb} --resume {folder}")
+        return 130
+    if unread:
+        _tell_failed(unread, folder, verb)
+        return 2
+    return 0
+
+
+def _tell_failed(failed: list[Unread], folder: Path, verb: str) -> None:
+    runs = "run" if len(failed) == 1 else "runs"
+    print(
+        f"freezeout: error: {len(failed)} {runs} failed, the others are done. First: "
+        f"{failed[0].name}: {failed[0].reason} Try again with: freezeout {verb} --resume {folder} "
+        "--retry",
+        file=sys.stderr,
+    )

@@ -1,0 +1,297 @@
+"""An experiment in a folder: what there is to run, what is done; do the rest.
+
+The folder is the whole state. Every run has its folder under ``runs/CELL/ARM/seed-N``; a
+run that is done is never repeated, one that was killed goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from freezeout.errors import FreezeOutError, RunError
+from freezeout.lab.experiments.arms import equal_steps, make_arms, unfrozen
+from freezeout.lab.experiments.grid import Cell, Grid
+from freezeout.lab.experiments.job import (
+    Job,
+    Label,
+    Status,
+    job_status,
+    measured_settings,
+    measured_with,
+)
+from freezeout.lab.experiments.prepared import prepared_file, save_prepared
+from freezeout.lab.experiments.runners import Runner, Task
+from freezeout.lab.files import write_json
+from freezeout.lab.training import slug
+from freezeout.planning import Plan
+
+__all__ = ["Experiment"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment in its folder.
+
+    Attributes:
+        folder: The folder.
+        grid: What there is to run.
+    """
+
+    folder: Path
+    grid: Grid
+
+    @property
+    def description(self) -> Path:
+        """The file that says what there is to run."""
+        return self.folder / "experiment.json"
+
+    @classmethod
+    def load(cls, folder: Path) -> Experiment:
+        """Return the experiment that was begun in a folder.
+
+        Raises:
+            RunError: If there is no experiment in it.
+        """
+        try:
+            values = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"there is no experiment in {folder}: its experiment.json is missing or damaged. "
+                "Give the folder of one with --resume."
+            ) from error
+        return cls(folder, Grid.from_plain(values))
+
+    def make(self) -> None:
+        """Make the folder if it is not there.
+
+        Raises:
+            RunError: If it cannot be made, or holds something else.
+        """
+        try:
+            if (
+                self.folder.is_dir()
+                and not self.description.exists()
+                and any(path.name != ".lock" for path in self.folder.iterdir())
+            ):
+                raise RunError(
+                    f"folder {self.folder} is not empty and holds no experiment. Give a new or "
+                    "empty folder with --out."
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot make folder {self.folder}: {error.strerror}. Give one that can be written "
+                "with --out."
+            ) from error
+
+    def save(self) -> None:
+        """Write down in the folder what there is to run.
+
+        Raises:
+            RunError: If it cannot be written.
+        """
+        write_json(self.description, self.grid.to_dict())
+
+    def plan_file(self, cell: Cell) -> Path:
+        """Return where the measured costs of a cell are kept."""
+        return self.folder / "plans" / f"{slug(cell.name)}.json"
+
+    def jobs(self, cell: Cell) -> list[list[Job]]:
+        """Return the runs of a cell: one list for each seed, with its arms.
+
+        Raises:
+            RunError: If they depend on costs that have not been measured.
+        """
+        grid = self.grid
+        equal = None
+        plan_file = self.plan_file(cell)
+        if grid.needs_costs:
+            if not plan_file.is_file():
+                raise RunError(f"{plan_file} is missing: the costs have not been measured yet.")
+            plan = Plan.load(plan_file)
+            try:
+                equal = [equal_steps(cell.settings, variant, plan) for variant in grid.variants]
+            except ValueError as error:  # such as freeze times for another number of layers
+                raise RunError(f"{cell.name}: {error}") from error
+        arms = make_arms(
+            cell.settings,
+            grid.variants,
+            baseline=grid.baseline,
+            equal=equal,
+            controls=grid.rates_only,
+        )
+        return [
+            [
+                Job(
+                    folder=self.folder
+                    / "runs"
+                    / slug(cell.name)
+                    / slug(arm.name.replace(":", "-"))
+                    / f"seed-{seed}",
+                    settings=replace(arm.settings, seed=seed),
+                    label=Label(cell=cell.name, arm=arm.name, kind=arm.kind, of=arm.of),
+                    plan=plan_file if plan_file.is_file() else None,
+                )
+                for arm in arms
+            ]
+            for seed in grid.seeds
+        ]
+
+    def run(
+        self,
+        runner: Runner,
+        *,
+        deadline: float | None = None,
+        retry: bool = False,
+        keep_checkpoints: bool = True,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> bool:
+        """Do what is left to do.
+
+        Args:
+            runner: Brings runs to their end.
+            deadline: When to stop, as `time.monotonic` has it.
+            retry: Whether runs that failed are tried again.
+            keep_checkpoints: Whether the checkpoint of a run stays once it is done.
+            say: Told in words what happens.
+
+        Returns:
+            Whether nothing is left to do: every run is done or has failed.
+
+        Raises:
+            RunError: If the folder cannot be used, or another process is working in it.
+            DataError: If data is missing or damaged.
+        """
+        self.make()
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(
+                f"another process is working on {self.folder}. Wait for it, or stop it."
+            ) from error
+        except OSError as error:
+            raise RunError(
+                f"cannot write into {self.folder}: {error.strerror or error}. Fix permissions, or "
+                "give another folder with --out."
+            ) from error
+        try:
+            self._check()
+            self.save()
+            return self._run(runner, deadline, retry, keep_checkpoints, say)
+        finally:
+            lock.release()
+
+    def _check(self) -> None:
+        """Refuse, before anything is written, what does not fit the runs that are there."""
+        for cell in self.grid.cells:
+            if self._is_measured(cell) or not self.grid.needs_costs:
+                for jobs in self.jobs(cell):
+                    for job in jobs:
+                        job_status(job)
+
+    def _is_measured(self, cell: Cell) -> bool:
+        """Return whether the costs of a cell are there, measured with the settings it has now.
+
+        Raises:
+            RunError: If the file is damaged.
+        """
+        path = self.plan_file(cell)
+        if not path.is_file():
+            return False
+        try:
+            Plan.load(path)
+        except (FreezeOutError, OSError) as error:
+            raise RunError(
+                f"{path} is damaged. Put it back from a copy, or delete it and the equal-time runs "
+                "beside it: they have the length that it says."
+            ) from error
+        return measured_with(path) == measured_settings(unfrozen(cell.settings))
+
+    def _run(
+        self,
+        runner: Runner,
+        deadline: float | None,
+        retry: bool,
+        keep: bool,
+        say: Callable[[str], None],
+    ) -> bool:
+        data: dict[str, Path] = {}
+        for cell in self.grid.cells:
+            if not prepared_file(cell.settings, self.folder / "data").is_file():
+                say(f"preparing {cell.settings.data}")
+            data[cell.name] = save_prepared(cell.settings, self.folder / "data")
+        if not self._measure(runner, data, deadline, say):
+            return False
+        cells = self.grid.cells
+        if self.grid.needs_costs and not any(self.plan_file(cell).is_file() for cell in cells):
+            raise RunError(
+                "no training step could be measured, for the reason above, so nothing can be run. "
+                "Fix it; the same command, or --resume, goes on."
+            )
+        left = self._left(data, retry, keep)
+        say(f"{self.done()} of {self.grid.size} runs are done")
+        return runner.run(left, deadline=deadline) if left else True
+
+    def done(self) -> int:
+        """Return the number of runs that are done."""
+        return sum(
+            job_status(job) == "done"
+            for cell in self.grid.cells
+            if self._is_measured(cell) or not self.grid.needs_costs
+            for jobs in self.jobs(cell)
+            for job in jobs
+        )
+
+    def _measure(
+        self,
+        runner: Runner,
+        data: dict[str, Path],
+        deadline: float | None,
+        say: Callable[[str], None],
+    ) -> bool:
+        """Measure the steps of all cells that have not been measured."""
+        if not self.grid.variants:
+            return True
+        teams = []
+        for cell in self.grid.cells:
+            path = self.plan_file(cell)
+            if not self._is_measured(cell):
+                job = Job(
+                    folder=self.folder / "runs" / slug(cell.name) / "measuring",
+                    settings=unfrozen(cell.settings),
+                    label=Label(cell=cell.name, arm="measuring", kind="baseline"),
+                    plan=path,
+                    data=data[cell.name],
+                )
+                teams.append([Task(job, "measure")])
+        if teams:
+            say("measuring what a training step costs")
+        return runner.run(teams, deadline=deadline) if teams else True
+
+    def _left(self, data: dict[str, Path], retry: bool, keep: bool) -> list[list[Task]]:
+        """Return teams of what is not done, seed by seed: every cell soon has some of all arms."""
+        by_seed: list[list[list[Task]]] = [[] for _ in self.grid.seeds]
+        for cell in self.grid.cells:
+            if self.grid.needs_costs and not self._is_measured(cell):
+                continue  # its costs could not be measured, and that is recorded
+            for teams, jobs in zip(by_seed, self.jobs(cell), strict=True):
+                tasks = [
+                    Task(replace(job, data=data[cell.name], keep_checkpoint=keep))
+                    for job in jobs
+                    if _wanted(job_status(job), retry)
+                ]
+                # no arm is always the first after another
+                random.Random(f"{cell.name} {jobs[0].settings.seed}").shuffle(tasks)
+                teams.extend([tasks] if self.grid.turns else [[task] for task in tasks])
+        return [team for teams in by_seed for team in teams if team]
+
+
+def _wanted(status: Status, retry: bool) -> bool:
+    return status in ("new", "unfinished") or (status == "failed" and retry)

@@ -1,0 +1,110 @@
+"""Files written whole, so that a reader never sees a part; streams whose reader may go away."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from freezeout.errors import RunError
+from freezeout.text import first_line
+
+__all__ = ["outlive", "remove_parts", "write_atomically", "write_json", "write_text"]
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file so that a reader sees the old or the new one whole, whatever happens.
+
+    Args:
+        path: The file; its folder must exist.
+        write: Writes the content into a binary file.
+
+    Raises:
+        RunError: If the disk does not take it; an older file is left as it was.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            temporary.chmod(0o666 & ~_umask())  # as for any other new file
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError)):  # the latter: torch.save on a full disk
+            raise RunError(
+                f"cannot write {path}: {_reason(error)}. What was saved before is untouched; "
+                "make room or fix permissions, then resume."
+            ) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole, as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, values: Any, *, indent: int = 1) -> None:
+    """Write plain values as a JSON file whole, as `write_atomically` does."""
+    write_text(path, json.dumps(values, indent=indent) + "\n")
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed writes have left in a folder."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a write failed, in the words of the system where there are any."""
+    cause = error.__context__ if isinstance(error.__context__, OSError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    if isinstance(error, RuntimeError):  # from torch.save, whose message only names its source
+        return "the file could not be written in full (is the disk full?)"
+    return first_line(error)
+
+
+def _umask() -> int:
+    """Return the mask of permissions, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a renaming to the disk, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def outlive(stream: IO[str]) -> Iterator[None]:
+    """Let what writes to a stream in this block fail without harm.
+
+    If the output goes away or is full (a closed pipe, ``| head``), the stream leads nowhere from
+    then on, so that neither a run nor Python's exit stumbles over it.
+    """
+    try:
+        yield
+    except OSError:
+        with suppress(OSError, ValueError):  # no file behind it, as under a test
+            target = stream.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, target)
+            os.close(nowhere)

@@ -1,0 +1,62 @@
+"""A plain, fast training loop for the paper's networks, with exact resume.
+
+Read `run` first, a run from its settings to its end; then `preparation` (settings filled in, data
+cut), `trainer` (one step at a time) with its `task` and its parts from `assembly`, and `stretch`
+(steps, epochs and checkpoints until the end or a signal). `settings` has all that can be set.
+"""
+
+from freezeout.lab.training.assembly import build_optimizer, pick_device
+from freezeout.lab.training.clock import DepthCost, Window, measured_saving
+from freezeout.lab.training.folder import RunFolder, next_free, slug
+from freezeout.lab.training.forecasting import cost_differences, forecast, run_costs
+from freezeout.lab.training.observer import EpochRecord, Observer, Progress, RunStart
+from freezeout.lab.training.preparation import prepare, resolve, resolve_machine
+from freezeout.lab.training.presets import PRESETS, preset
+from freezeout.lab.training.processes import Processes
+from freezeout.lab.training.run import MOVABLE, RunResult, resume, start
+from freezeout.lab.training.settings import Settings, check_names, setting_fields
+from freezeout.lab.training.signals import StopSignals
+from freezeout.lab.training.stretch import on_machine
+from freezeout.lab.training.summary import RunSummary, save_summary, summarise
+from freezeout.lab.training.tensorboard import TensorBoardObserver
+from freezeout.lab.training.toml import read_toml
+from freezeout.lab.training.trainer import Trainer
+
+__all__ = [
+    "MOVABLE",
+    "PRESETS",
+    "DepthCost",
+    "EpochRecord",
+    "Observer",
+    "Processes",
+    "Progress",
+    "RunFolder",
+    "RunResult",
+    "RunStart",
+    "RunSummary",
+    "Settings",
+    "StopSignals",
+    "TensorBoardObserver",
+    "Trainer",
+    "Window",
+    "build_optimizer",
+    "check_names",
+    "cost_differences",
+    "forecast",
+    "measured_saving",
+    "next_free",
+    "on_machine",
+    "pick_device",
+    "prepare",
+    "preset",
+    "read_toml",
+    "resolve",
+    "resolve_machine",
+    "resume",
+    "run_costs",
+    "save_summary",
+    "setting_fields",
+    "slug",
+    "start",
+    "summarise",
+]

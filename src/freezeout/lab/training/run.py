@@ -1,0 +1,302 @@
+"""A whole run: from settings to a folder with log, checkpoint and a finished network."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from freezeout.errors import CheckpointError, RunError
+from freezeout.lab.data import Dataset
+from freezeout.lab.files import remove_parts
+from freezeout.lab.training.checkpoint import load_checkpoint, save_checkpoint
+from freezeout.lab.training.folder import RunFolder
+from freezeout.lab.training.forecasting import LEAST_STEPS, cost_differences, forecast
+from freezeout.lab.training.observer import Observer
+from freezeout.lab.training.preparation import ready
+from freezeout.lab.training.processes import ALONE, Processes, local_norms
+from freezeout.lab.training.settings import Settings
+from freezeout.lab.training.signals import StopSignals
+from freezeout.lab.training.stretch import Stretch, on_machine, tell
+from freezeout.lab.training.trainer import Trainer
+from freezeout.planning import Plan
+from freezeout.text import interval_text, percent, precise_seconds
+
+__all__ = ["MOVABLE", "RunResult", "resume", "start"]
+
+MOVABLE = ("device", "data_dir", "checkpoint_minutes")
+"""Settings that a resumed run may change."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves in memory.
+
+    Attributes:
+        trainer: The trainer in its final state.
+        interrupted: Whether a signal stopped the run before its end.
+        seconds: Wall seconds of the run, with those before a resume.
+        plan: What the run was predicted to cost; ``None`` if it was not.
+    """
+
+    trainer: Trainer
+    interrupted: bool
+    seconds: float
+    plan: Plan | None = None
+
+
+def start(
+    settings: Settings,
+    folder: RunFolder,
+    observers: Sequence[Observer] = (),
+    *,
+    predict: bool | None = None,
+    plan: Plan | None = None,
+    dataset: Dataset | None = None,
+    processes: Processes = ALONE,
+) -> RunResult:
+    """Train from the beginning, in a new or empty folder.
+
+    Args:
+        settings: What to train and how. With `const_time` the step is measured first, and the
+            folder's settings have the resulting `steps` in its place.
+        folder: Where settings, log and checkpoints go.
+        observers: Told of what happens.
+        predict: Whether to measure the step first and predict what freezing saves; ``None``: if
+            something freezes and the run has at least `LEAST_STEPS` steps.
+        plan: A plan that `settings` carry out. Its costs are used in place of new ones.
+        dataset: The data, if it was prepared before; see `prepare`.
+        processes: Those that train together, all of which call this alike; rank 0 alone writes and
+            tells. They cannot predict: what they exchange is in no measured cost.
+
+    Returns:
+        The finished or interrupted run; ``SIGINT`` and ``SIGTERM`` end it after the step under way.
+
+    Raises:
+        FreezeOutError: If it cannot start or go on; what was saved stays.
+    """
+    _check_unpredicted(settings, predict, processes)
+    if settings.const_time and predict is False:
+        raise RunError(
+            "const_time needs a prediction, got predict=False. Leave one of them out: a run is "
+            "lengthened by what freezing is predicted to save."
+        )
+    processes.from_main(folder.check_empty)
+    settings, dataset = ready(settings, dataset, observers, processes)
+    trainer = Trainer(settings, dataset, processes)
+    _tell_of_norms(trainer, observers)
+    if plan is not None:
+        plan = _followed(plan, trainer, observers)
+    if plan is None:
+        plan = _predict(trainer, predict, observers)
+    if plan is not None and settings.const_time:
+        before, plan = plan.total_steps, plan.lengthened()
+        settings = replace(settings, steps=plan.total_steps, const_time=False)
+        trainer = Trainer(settings, dataset)
+        tell(
+            observers,
+            f"constant time: {plan.total_steps:,} steps with freezing take as long as {before:,} "
+            "without",
+        )
+    processes.from_main(lambda: folder.create(settings))
+    if plan is not None:
+        folder.write_plan(plan)
+    _begin(trainer, folder)
+    return _go(trainer, folder, observers, plan)
+
+
+def _predict(trainer: Trainer, wanted: bool | None, observers: Sequence[Observer]) -> Plan | None:
+    """Measure the step and tell what freezing will save, where that is wanted."""
+    settings = trainer.settings
+    freezes = any(n is not None for n in trainer.scheduler.freeze_steps)
+    long = trainer.total_steps >= LEAST_STEPS
+    if not (wanted or settings.const_time or (wanted is None and freezes and long)):
+        return None
+    if trainer.processes.size > 1:
+        tell(observers, "no prediction: what several processes exchange is in no measured cost")
+        return None
+    tell(observers, "measuring what a training step costs ...")
+    with on_machine(settings):
+        plan = forecast(trainer)
+    _tell_plan(plan, observers)
+    return plan
+
+
+def _followed(plan: Plan, trainer: Trainer, observers: Sequence[Observer]) -> Plan | None:
+    """Return the plan over the steps of this run; ``None`` if it was measured on another step."""
+    plan.check(trainer.scheduler.layers)
+    differences = cost_differences(plan.costs, trainer)
+    if trainer.processes.size > 1:
+        differences = [f"one process in place of {trainer.processes.size}"]
+    if differences:
+        tell(
+            observers,
+            f"the plan was measured with {'; '.join(differences)}: its schedule is followed, its "
+            "prediction does not hold",
+        )
+        return None
+    plan = replace(plan, schedule=trainer.settings.schedule, total_steps=trainer.total_steps)
+    _tell_plan(plan, observers)
+    return plan
+
+
+def _tell_plan(plan: Plan, observers: Sequence[Observer]) -> None:
+    tell(
+        observers,
+        f"predicted: freezing saves {percent(plan.saving)}{interval_text(plan.interval)} of the "
+        f"training steps' time, {precise_seconds(plan.seconds)} in place of "
+        f"{precise_seconds(plan.baseline_seconds)}",
+    )
+
+
+def _begin(trainer: Trainer, folder: RunFolder) -> None:
+    """Write the first line of the log and a checkpoint, so that a run killed at once can resume."""
+    state = trainer.state_dict()
+    if not trainer.processes.main:
+        return
+    settings = trainer.settings
+    folder.log(
+        "start",
+        step=0,
+        settings=settings.to_dict(),
+        total_steps=trainer.total_steps,
+        epoch_steps=len(trainer.task.train_data),
+        layers=list(trainer.scheduler.layers.names),
+        freeze_steps=list(trainer.scheduler.freeze_steps),
+        torch=torch.__version__,
+        device=str(trainer.device),
+        processes=trainer.processes.size,
+    )
+    save_checkpoint(folder.checkpoint, state)
+
+
+def resume(
+    folder: RunFolder,
+    changes: Mapping[str, Any] | None = None,
+    observers: Sequence[Observer] = (),
+    *,
+    dataset: Dataset | None = None,
+    processes: Processes = ALONE,
+) -> RunResult:
+    """Go on with an interrupted run, to the same bits as if it had never been interrupted.
+
+    On another number of processes it goes on to the same result but for rounding.
+
+    Args:
+        folder: The folder of the run.
+        changes: Settings to change; only where and how often it saves and runs may change
+            (`device`, `data_dir`, `checkpoint_minutes`).
+        observers: Told of what happens.
+        dataset: The data, if it was prepared before; see `prepare`.
+        processes: Those that train together; see `start`.
+
+    Returns:
+        The finished or again interrupted run.
+
+    Raises:
+        FreezeOutError: If there is nothing to resume, it does not fit, or it cannot go on.
+    """
+    settings, state = processes.from_main(lambda: _saved(folder, changes or {}))
+    settings, dataset = ready(settings, dataset, observers, processes)
+    trainer = Trainer(settings, dataset, processes)
+    _tell_of_norms(trainer, observers)
+    if processes.main:
+        remove_parts(folder.path)
+    if state is not None:
+        trainer.load_state_dict(state)
+    if processes.main:
+        folder.rewind_log(-1 if state is None else trainer.step)
+    if state is None:
+        _begin(trainer, folder)
+    else:
+        _note_processes(trainer, len(state.get("generators", [None])), folder, observers)
+    plan = processes.from_main(folder.plan)
+    if plan is not None:
+        plan.check(trainer.scheduler.layers)
+    return _go(trainer, folder, observers, plan)
+
+
+def _saved(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Settings, dict[str, Any] | None]:
+    """Return settings and state to go on from; the state is ``None`` if none was saved yet."""
+    settings = folder.settings()
+    for name, value in changes.items():
+        if name not in MOVABLE and value != getattr(settings, name):
+            raise CheckpointError(
+                f"the run in {folder.path} has {name}={getattr(settings, name)!r}, got {value!r}. "
+                "A resumed run keeps its settings: leave this one out, or start a new run."
+            )
+    # A run that was killed before its very first checkpoint begins again.
+    begun = folder.checkpoint.exists() or any(r["event"] != "start" for r in folder.read_log())
+    state = load_checkpoint(folder.checkpoint) if begun else None
+    if state is not None:
+        _check_same(folder, settings, state.get("settings"))
+    return replace(settings, **changes), state
+
+
+def _check_unpredicted(settings: Settings, predict: bool | None, processes: Processes) -> None:
+    asked = "const_time" if settings.const_time else "predict" if predict else None
+    if asked is not None and processes.size > 1:
+        raise RunError(
+            f"{asked} needs measured costs, which are those of one process, got {processes.size}: "
+            "what several exchange is in none of them. Leave it out, or run in one process."
+        )
+
+
+def _tell_of_norms(trainer: Trainer, observers: Sequence[Observer]) -> None:
+    found = local_norms(trainer.model) if trainer.processes.size > 1 else []
+    if found:
+        tell(
+            observers,
+            f"{', '.join(found)} normalises in each process by itself, so the result depends on "
+            "how many there are",
+        )
+
+
+def _note_processes(
+    trainer: Trainer, before: int, folder: RunFolder, observers: Sequence[Observer]
+) -> None:
+    """Tell and log that a run goes on in another number of processes."""
+    now = trainer.processes.size
+    if now == before or trainer.finished:
+        return
+    tell(
+        observers,
+        f"goes on in {now} process{'' if now == 1 else 'es'}, after {before}: the same result but "
+        "for rounding",
+    )
+    if trainer.processes.main:
+        folder.log("resume", step=trainer.step, processes=now)
+
+
+def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
+    if not isinstance(saved, Mapping):
+        raise CheckpointError(
+            f"checkpoint {folder.checkpoint} holds no settings. Restore it from a copy, or start "
+            "the run again in an empty folder."
+        )
+    here = settings.to_dict()
+    for name in sorted(here.keys() | saved.keys()):
+        if name not in MOVABLE and here.get(name) != saved.get(name):
+            raise CheckpointError(
+                f"{folder.checkpoint} was made with {name}={saved.get(name)!r}, but "
+                f"{folder.settings_file} has {here.get(name)!r}. Put back the settings or the "
+                "checkpoint that belong together."
+            )
+
+
+def _go(
+    trainer: Trainer, folder: RunFolder, observers: Sequence[Observer], plan: Plan | None
+) -> RunResult:
+    stretch = Stretch(trainer, folder, observers)
+    remove = trainer.scheduler.freezer.add_listener(stretch.note_freeze)
+    try:
+        stop = threading.Event()
+        once = trainer.processes.size > 1  # a launcher repeats itself
+        with on_machine(trainer.settings), StopSignals(stop, once=once):
+            stretch.train(stop)
+    finally:
+        remove()
+    return RunResult(trainer, not trainer.finished, stretch.seconds(), plan)

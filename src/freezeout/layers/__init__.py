@@ -1,0 +1,17 @@
+"""What a layer is: cut any model into an ordered list of layers, input first."""
+
+from freezeout.layers.checks import check_belongs, check_something_learns
+from freezeout.layers.layer import FROZEN, Layer, Layers, LayerSpec, learns_at_all, unwrap
+from freezeout.layers.split import split_layers
+
+__all__ = [
+    "FROZEN",
+    "Layer",
+    "LayerSpec",
+    "Layers",
+    "check_belongs",
+    "check_something_learns",
+    "learns_at_all",
+    "split_layers",
+    "unwrap",
+]

@@ -1,0 +1,180 @@
+"""What a layer is: a unit that freezes as one, at its place in the order of execution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, overload
+
+from torch import nn
+
+from freezeout.text import plain_table
+
+__all__ = ["FROZEN", "Layer", "LayerSpec", "Layers", "learns_at_all", "unwrap"]
+
+FROZEN = "_freezeout_frozen"
+"""In a module's ``__dict__``: the names of its parameters that a `Freezer` has frozen."""
+
+LayerSpec: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
+"""One layer, or with a pattern one layer per match: a module, a name, or several of these."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A unit that freezes as one.
+
+    Attributes:
+        index: Position in execution order, 0 at the input.
+        name: Qualified name of its main module.
+        modules: Every module it owns, each once, submodules included. These go to inference mode
+            when it freezes.
+        parameters: Qualified name and parameter, each parameter of the model in exactly one layer.
+    """
+
+    index: int
+    name: str
+    modules: tuple[nn.Module, ...]
+    parameters: tuple[tuple[str, nn.Parameter], ...]
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of scalars in its parameters."""
+        return sum(p.numel() for _, p in self.parameters)
+
+    def __repr__(self) -> str:
+        return f"Layer({self.index}, {self.name!r}, {self.num_parameters:,} parameters)"
+
+
+class Layers(Sequence[Layer]):
+    """The layers of a model in execution order, input first.
+
+    Attributes:
+        model: The model they belong to, without wrappers.
+        ties: For every tied weight, its names; it belongs to the layer of its last user.
+        idle: Names of parameters that the example input never reached. They belong to the last
+            layer, which never freezes; parameters on a container, or in a block that ran without
+            them (an expert that got no token), stay with it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        *,
+        ties: Sequence[tuple[str, ...]] = (),
+        idle: Sequence[str] = (),
+    ) -> None:
+        self.model = model
+        self.ties = tuple(ties)
+        self.idle = tuple(idle)
+        self._layers = tuple(layers)
+        self._index = {id(p): layer.index for layer in layers for _, p in layer.parameters}
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Layer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Layer | tuple[Layer, ...]:
+        return self._layers[index]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._layers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each layer."""
+        return tuple(layer.name for layer in self)
+
+    def index_of(self, parameter: nn.Parameter) -> int | None:
+        """Return the index of a parameter's layer; ``None`` if it is not in the model."""
+        return self._index.get(id(parameter))
+
+    def early_ties(self) -> list[tuple[tuple[str, ...], int, int]]:
+        """Return tied weights with an earlier user than the layer that owns them.
+
+        Until its owner freezes, such a weight makes the output of its first user need a gradient.
+
+        Returns:
+            For each its names, the index of its first user, and the index of its owner.
+        """
+        of_module = {id(m): layer.index for layer in self for m in layer.modules}
+        found = []
+        for names in self.ties:
+            around = [m for name in names for m in _modules_around(self.model, name)]
+            users = [of_module[id(m)] for m in around if id(m) in of_module]
+            tied = names[0], self.model.get_parameter(names[0])
+            index = self.index_of(tied[1])
+            if not _learns(self.model, *tied):
+                continue
+            if index is not None and users and min(users) < index:
+                found.append((names, min(users), index))
+        return found
+
+    def table(self, times: Sequence[float] | None = None) -> str:
+        """Return a plain-text table: index, name, parameters and, if given, freeze time.
+
+        Args:
+            times: Freeze time of each layer, in (0, 1].
+
+        Returns:
+            Lines of equal structure, without a newline at the end.
+
+        Raises:
+            ValueError: If `times` has another length than the list of layers.
+        """
+        if times is not None and len(times) != len(self):
+            raise ValueError(
+                f"times must hold one freeze time for each of the {len(self)} layers, "
+                f"got {len(times)}. Take them from Schedule.freeze_times({len(self)})."
+            )
+        rows = [("layer", "name", "parameters", "freezes at")]
+        for layer in self:
+            t = None if times is None else times[layer.index]
+            at = "" if t is None else "never" if t >= 1.0 else f"{t:.4f}"
+            rows.append((str(layer.index), layer.name, f"{layer.num_parameters:,}", at))
+        columns = rows if times is not None else [row[:3] for row in rows]
+        return "\n".join(plain_table(columns))
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"Layers({len(self)} layers of {type(self.model).__name__})"
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``.
+
+    Args:
+        model: A module, wrapped or not.
+    """
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while True:
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", model)
+        if inner is model or not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def learns_at_all(model: nn.Module, layer: Layer) -> bool:
+    """Return whether anything in a layer is to learn, even if an earlier run has frozen it.
+
+    Args:
+        model: The model, without wrappers.
+        layer: One of its layers.
+    """
+    return any(_learns(model, *entry) for entry in layer.parameters)
+
+
+def _learns(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    path, _, local = name.rpartition(".")
+    return parameter.requires_grad or local in model.get_submodule(path).__dict__.get(FROZEN, ())
+
+
+def _modules_around(model: nn.Module, parameter_name: str) -> list[nn.Module]:
+    """Return the module that holds a parameter and those around it, without the model itself."""
+    path = parameter_name.split(".")[:-1]
+    return [model.get_submodule(".".join(path[: i + 1])) for i in range(len(path))]

@@ -1,0 +1,79 @@
+"""Find every ``DistributedDataParallel`` around a model, whoever made it and whenever."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from freezeout.wrappers.agreement import is_joined
+from freezeout.wrappers.ddp import (
+    is_retired,
+)
+
+__all__ = ["wrappers_of"]
+
+
+def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
+    """Return every live ``DistributedDataParallel`` that exchanges gradients of a model.
+
+    Trainers hide their wrapper, and one may be made at any time, around the model, a part of it or
+    more than it. Missing one would be silently wrong: the step after a freeze would use gradients
+    that were not averaged. So all wrappers of this process are examined.
+
+    Args:
+        model: The model, without wrappers.
+
+    Returns:
+        The wrappers in the order of their first parameters, without those that `rewrap` replaced.
+    """
+    if not is_joined():
+        return []
+    found = _around(model)
+    if len(found) > 1:  # one of them may be a leftover that another process no longer has
+        del found
+        gc.collect()
+        found = _around(model)
+    return found
+
+
+def _around(model: nn.Module) -> list[DistributedDataParallel]:
+    place = {id(p): i for i, p in enumerate(model.parameters())}
+    found = []
+    for wrapper in _all_wrappers():
+        shared = [place[id(p)] for p in _parameters(wrapper) if id(p) in place]
+        if shared and not is_retired(wrapper) and _is_alive(wrapper):
+            found.append((min(shared), len(shared), wrapper))
+    found.sort(key=lambda entry: entry[:2])
+    return [wrapper for _, _, wrapper in found]
+
+
+def _all_wrappers() -> list[DistributedDataParallel]:
+    """Return every wrapper in this process: the objects that refer to the class."""
+    kinds: list[type] = [DistributedDataParallel]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    hidden = gc.get_freeze_count() > 0  # gc.freeze() hides what is there from the search
+    if hidden:
+        gc.unfreeze()
+    try:
+        return [o for o in gc.get_referrers(*kinds) if type(o) in kinds]
+    finally:
+        if hidden:
+            gc.freeze()
+
+
+def _parameters(wrapper: DistributedDataParallel) -> Iterator[nn.Parameter]:
+    inner = wrapper.__dict__.get("_modules", {}).get("module")  # it may be half made
+    return inner.parameters() if isinstance(inner, nn.Module) else iter(())
+
+
+def _is_alive(wrapper: DistributedDataParallel) -> bool:
+    """Return whether the process group of a wrapper still exists; a leftover may outlive it."""
+    try:
+        return bool(dist.get_process_group_ranks(wrapper.process_group))
+    except (AttributeError, KeyError, ValueError, RuntimeError):
+        return False
