@@ -98,6 +98,7 @@ def test_a_few_disturbed_steps_change_little(virtual):
         )
 
 
+@pytest.mark.slow
 def test_more_noise_gives_wider_intervals_that_hold_the_truth(virtual):
     price = prices(6)
     truth = plan(measured(virtual, price), 1000, t0=0.5).saving

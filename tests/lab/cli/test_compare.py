@@ -284,9 +284,8 @@ def test_sweep_refuses_in_one_line(words, message, capsys, tmp_path, monkeypatch
     assert message in refused(capsys, "sweep", *words)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_sweep_with_all_saved(tmp_path, number, capsys):
     file = tmp_path / "my.toml"
     file.write_text(SWEEP.format(lr="0.2").replace("epochs = 2", "epochs = 300"))
