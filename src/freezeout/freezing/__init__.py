@@ -1,7 +1,8 @@
 """Freeze and unfreeze a prefix of layers, and check that the backward pass stops there."""
 
-# Models that were saved whole while frozen name it so.
-from freezeout.freezing.eval_mode import StayInEval as _StayInEval  # noqa: F401
+from freezeout.freezing.eval_mode import (
+    StayInEval as _StayInEval,  # noqa: F401  (its former name, in frozen models saved whole)
+)
 from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener, unfreeze
 from freezeout.freezing.groups import split_groups
 from freezeout.freezing.optimizers import (

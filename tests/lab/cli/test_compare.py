@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +149,7 @@ def test_a_reader_that_goes_away_does_not_stop_an_experiment(monkeypatch):
         with carry_out._Display(2) as display:
             display.say("1 of 2 runs are done")
         print("and what is printed later does no harm", flush=True)
+        assert os.fstat(gone.fileno()).st_rdev == Path(os.devnull).stat().st_rdev
 
 
 def test_compare_leaves_the_numbers_as_csv(compared):

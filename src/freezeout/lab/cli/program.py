@@ -1,4 +1,4 @@
-"""The command line: one file per verb.
+"""The program: read the words, run their verb, and end with the code that says how it went.
 
 Exit codes: 0 done; 1 a defect of freezeout itself (with a traceback to report); 2 bad input or a
 run that cannot go on (one line on the error stream); 130 stopped by ``SIGINT`` (all saved, if
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by >&-
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (as long as the process)
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (open until the process ends)
     try:
         return _main(arguments)
     except BrokenPipeError:  # nobody reads on, as behind | head
@@ -202,5 +202,6 @@ def _parser() -> argparse.ArgumentParser:
     for one in verbs.choices.values():
         for action in one._actions:
             if action.metavar in paths:
+                # shtab reads an attribute that argparse's type does not have.
                 action.complete = paths[action.metavar]  # type: ignore[attr-defined]
     return parser
