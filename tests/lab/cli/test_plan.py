@@ -420,5 +420,7 @@ def test_freeze_times_of_a_settings_file_are_planned(tmp_path, capsys):
     planned(capsys, *words)
     made = Plan.load(tmp_path / "out" / "plan.json")
     assert made.freeze_times == (0.3, 0.5, 0.7, 0.8, 1.0)
+    planned(capsys, *words[:-1], tmp_path / "merged", "--max-freezes", "2")
+    assert Plan.load(tmp_path / "merged" / "plan.json").freezes == 2
     error = planned(capsys, *words[:-1], tmp_path / "other", "--t0", "0.8", code=2).err
     assert "--t0 cannot be given beside times = [0.3, 0.5, 0.7, 0.8, 1.0]" in error

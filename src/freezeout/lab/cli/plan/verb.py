@@ -118,6 +118,8 @@ def _run(options: argparse.Namespace) -> int:
     settings = Settings.from_dict(values)
     # A custom network needs no data, so the default set does not count for it.
     on_data = "data" in values or not is_custom(settings.model)
+    if settings.times is not None:
+        options.times = settings.times  # also those of a file
     _refuse_idle_options(options, on_data=on_data)
     spacing = getattr(options, "plan_spacing", settings.spacing)
     wish = {
@@ -125,14 +127,11 @@ def _run(options: argparse.Namespace) -> int:
         for name, option in _WISHES.items()
         if hasattr(options, option)
     }
-    if settings.times is not None and "times" not in wish:  # from a file or a preset
-        if wish:
-            flag = _WISHES[next(iter(wish))]
-            raise RunError(
-                f"--{flag} cannot be given beside times = {list(settings.times)} of the settings. "
-                "Leave one of them out."
-            )
-        wish["times"] = settings.times
+    if len(wish) > 1:  # options exclude each other, so the times are those of a file
+        raise RunError(
+            f"--{_WISHES[next(iter(wish))]} cannot be given beside times = "
+            f"{list(options.times)} of the settings. Leave one of them out."
+        )
     if spacing == "budget" and not {"saving", "seconds"} & {*wish}:
         flag = next(iter(wish))
         raise RunError(f"--spacing budget takes no --{flag}: give --saving or --time.")
