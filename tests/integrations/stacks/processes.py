@@ -58,10 +58,15 @@ def launch(script: str, folder: Path, *, processes: int = 2) -> list[dict[str, A
 
 
 def report(folder: Path, whole: nn.Module, again: nn.Module, **found: Any) -> None:
-    """Leaves numbers for the test, and the weights after a whole run and a resumed one."""
+    """Leaves numbers for the test, and the weights after a whole run and a resumed one.
+
+    It is the last thing that a process does: the group is left first, because one that is still
+    there when Python ends has threads running, and the process may abort.
+    """
     rank = int(os.environ["RANK"])
     torch.save([whole.state_dict(), again.state_dict()], folder / f"rank{rank}.pt")
     (folder / f"rank{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
 
 
 def check_weights(folder: Path, expected: Mapping[str, torch.Tensor], atol: float) -> None:
