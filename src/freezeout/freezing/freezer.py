@@ -1,16 +1,19 @@
 """Freeze and unfreeze a prefix of layers. What freezes is decided elsewhere.
 
 A frozen layer is in inference mode and stays there through ``model.train()``; its parameters need
-no gradient, hold none, and have no optimizer state. All of it is kept in the modules themselves, as
-plain attributes, so that a deep copy or a saved model is frozen as its original is; `unfreeze`
-undoes it in any of them. Group membership in the optimizer never changes.
+no gradient, hold none, and have no optimizer state. What is frozen is looked up in the model as it
+is at each freeze. All of it is kept in the modules and parameters themselves, as plain attributes,
+so that a deep copy or a saved model is frozen as its original is; `unfreeze` undoes it in any of
+them. Group membership in the optimizer never changes.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import TypeAlias
 
 from torch import nn
@@ -18,12 +21,15 @@ from torch.optim import Optimizer
 
 from freezeout.errors import FrozenPrefixWarning, PrefixError, check_whole
 from freezeout.freezing.boundary import BoundaryWatch
-from freezeout.freezing.eval_mode import StayInEval, back_to_mode
+from freezeout.freezing.eval_mode import back_to_mode, stay_in_eval
 from freezeout.freezing.first_look import FirstLook
 from freezeout.freezing.hooks import forget_hooks
 from freezeout.freezing.optimizers import release, renew
-from freezeout.layers import FROZEN, Layer, Layers
-from freezeout.wrappers import Companions, Replace, reshard
+from freezeout.freezing.outline import Outlines
+from freezeout.freezing.quiet import let_change, stop_changes
+from freezeout.freezing.trial import Trial
+from freezeout.layers import Layer, Layers, forget_marks, freeze_parameter, thaw_parameter
+from freezeout.wrappers import Companions, Replace, gathered_forms, reshard
 
 __all__ = ["FreezeEvent", "Freezer", "Listener", "unfreeze"]
 
@@ -55,7 +61,12 @@ class Freezer:
     optimizer state, and puts its modules in inference mode (BatchNorm uses running statistics,
     dropout is off), also after ``model.train()``. Unfreezing puts flags and mode back; the
     optimizer starts that layer with fresh state. Parameters that did not require a gradient before
-    never will. Freeze between an optimizer step and the next forward pass only.
+    never will, nor those on which you call ``requires_grad_(False)`` while they are frozen. Freeze
+    between an optimizer step and the next forward pass only.
+
+    Modules and parameters may be replaced, wrapped, pruned or parametrized: each freeze looks the
+    layers up in the model again, and so does the check after it. After a change in between, call
+    `settle`.
 
     In several processes all must freeze alike: they compare their decisions before each freeze.
     The ``DistributedDataParallel`` around the model then exchanges the gradients of what still
@@ -68,7 +79,8 @@ class Freezer:
     that ``torch.compile`` traces there is no check.
 
     Args:
-        layers: The layers of the model. What an earlier freezer left frozen is unfrozen.
+        layers: The layers of the model. What an earlier freezer left frozen is unfrozen, with a
+            `FrozenPrefixWarning`.
         optimizer: Its state for frozen parameters is released; ``None`` if there is none. Further
             ones can be added to `optimizers`.
         strict: Raise `PrefixError` where the check fails, instead of warning with
@@ -99,14 +111,13 @@ class Freezer:
         self._depth = 0
         self._verified = True
         self._watch: BoundaryWatch | None = None
+        self._outlines = Outlines()
+        self._trial: Trial | None = None
         self._told: set[str] = set()
         self._listeners: list[Listener] = []
         self._companions = Companions(layers.model)
-        # Found now: a part of the model may be wrapped later, and its names with it.
-        self._owners = {
-            id(p): _owner(layers.model, name) for layer in layers for name, p in layer.parameters
-        }
-        unfreeze(layers.model)
+        self._refresh()
+        _warn_of_thawed(_undo(layers.model))
 
     @property
     def depth(self) -> int:
@@ -169,11 +180,16 @@ class Freezer:
         That is activation checkpointing with ``use_reentrant=True``: behind frozen layers it gives
         no gradient to any block, without an error. The pass then raises `FreezeOutError`.
         """
-        FirstLook(self.layers.model)
+        FirstLook(self.layers.model, self._outlines)
 
     def settle(self) -> None:
-        """Bring wrappers made after the last freeze in line; do nothing if there are none."""
+        """Bring what has changed since the last freeze in line; do nothing if that is nothing.
+
+        That is new wrappers, and new modules and parameters in frozen layers, which freeze too.
+        """
         if self._depth:
+            self._refresh()
+            self._freeze_again(self._depth)
             self._companions.settle(self._frozen_modules())
 
     def set_depth(self, depth: int, *, step: int | None = None) -> None:
@@ -195,10 +211,12 @@ class Freezer:
         if depth == self._depth:
             return
         when = "" if step is None else f" after step {step}"
+        self._refresh()
         frozen = [module for layer in self.layers[:depth] for module in layer.modules]
         self._companions.prepare(f"freeze {depth} of {len(self.layers)} layers{when}", frozen)
         self._drop_watch()
         try:
+            self._freeze_again(min(self._depth, depth))
             while self._depth < depth:
                 layer = self.layers[self._depth]
                 self._freeze(layer)
@@ -213,8 +231,9 @@ class Freezer:
             self._companions.settle(self._frozen_modules())
             self._verified = self._depth == 0
             if self._depth and self.check:
+                self._trial = Trial(self.layers.model, self._frozen_modules(), self._outlines)
                 self._watch = BoundaryWatch(
-                    self.layers, self._depth, self._report, self._set_verified
+                    self.layers, self._depth, self._report, self._follow_changes, self._set_verified
                 )
 
     def unfreeze(self, *, step: int | None = None) -> None:
@@ -224,32 +243,44 @@ class Freezer:
     def _frozen_modules(self) -> list[nn.Module]:
         return [module for layer in self.layers[: self._depth] for module in layer.modules]
 
+    def _refresh(self) -> bool:
+        """Look the layers up in the model as it is now; return whether it has changed."""
+        return self.layers.refresh(gathered_forms(self.layers.model))
+
+    def _follow_changes(self) -> bool:
+        """Freeze what has come into frozen layers, just before the pass that is watched."""
+        if not self._refresh():
+            return False
+        self._freeze_again(self._depth)
+        return True
+
+    def _freeze_again(self, depth: int) -> None:
+        """Freeze what has come into the first layers, which are frozen, since they froze."""
+        for layer in self.layers[:depth]:
+            self._freeze(layer)
+
     def _freeze(self, layer: Layer) -> None:
-        for _, parameter in layer.parameters:
-            if parameter.requires_grad:
-                parameter.requires_grad_(False)
-                owner, local = self._owners[id(parameter)]
-                owner.__dict__.setdefault(FROZEN, []).append(local)
+        model = self.layers.model
+        came_late = layer.index < self._depth
+        for name, parameter in layer.parameters:
+            if came_late and not parameter.requires_grad:
+                continue
+            freeze_parameter(model, name, parameter)
             parameter.grad = None
             for optimizer in self.optimizers:
                 release(optimizer, parameter)
         for module in layer.modules:
-            if not isinstance(module.__dict__.get("train"), StayInEval):
-                module.__dict__["train"] = StayInEval(module)
+            stay_in_eval(module, wanted=module.training or (came_late and model.training))
+            stop_changes(module)
 
     def _unfreeze(self, layer: Layer) -> None:
-        for _, parameter in layer.parameters:
-            owner, local = self._owners[id(parameter)]
-            frozen = owner.__dict__.get(FROZEN, [])
-            if local in frozen:
-                frozen.remove(local)
-                parameter.requires_grad_(True)
+        for name, parameter in layer.parameters:
+            if thaw_parameter(self.layers.model, name, parameter):
                 for optimizer in self.optimizers:
                     renew(optimizer, parameter)
-            if not frozen:
-                owner.__dict__.pop(FROZEN, None)
         for module in layer.modules:
             back_to_mode(module)
+            let_change(module)
 
     def _tell(self, event: FreezeEvent) -> None:
         for listener in tuple(self._listeners):
@@ -259,6 +290,9 @@ class Freezer:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
 
     def _set_verified(self, verified: bool) -> None:
         self._verified = verified
@@ -287,20 +321,41 @@ def unfreeze(model: nn.Module) -> None:
         >>> twin[0].weight.requires_grad, net[0].weight.requires_grad
         (True, False)
     """
+    _undo(model)
+
+
+def _undo(model: nn.Module) -> list[str]:
+    """Undo every freeze in a model; return the names of the parameters that learn again."""
     reshard(model)
-    unfrozen = False
+    named = list(model.named_parameters())
+    thawed = [name for name, parameter in named if thaw_parameter(model, name, parameter)]
+    forget_marks(model)
     for module in model.modules():
-        for name in module.__dict__.pop(FROZEN, ()):
-            parameter = module._parameters.get(name)
-            if parameter is not None:
-                parameter.requires_grad_(True)
-                unfrozen = True
         back_to_mode(module)
+        let_change(module)
     forget_hooks(model)
-    if unfrozen:
+    if thawed:
         Companions(model).settle([])
+    return thawed
 
 
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, local = name.rpartition(".")
-    return model.get_submodule(path), local
+def _warn_of_thawed(names: list[str]) -> None:
+    if not names:
+        return
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    warnings.warn(
+        f"parameters that an earlier freeze left frozen learn again: "
+        f"{', '.join(map(repr, names[:3]))}{more}. If one was meant to stay frozen, call "
+        "freezeout.unfreeze(model) first, then freeze it by hand.",
+        FrozenPrefixWarning,
+        stacklevel=_to_caller(),
+    )
+
+
+def _to_caller() -> int:
+    """Return the ``stacklevel`` of the first caller outside this package, for one who warns."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("freezeout."):
+        frame, level = frame.f_back, level + 1
+    return level
