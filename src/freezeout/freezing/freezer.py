@@ -28,7 +28,7 @@ from freezeout.freezing.optimizers import release, renew
 from freezeout.freezing.outline import Outlines
 from freezeout.freezing.quiet import let_change, stop_changes
 from freezeout.freezing.trial import Trial
-from freezeout.layers import Layer, Layers, forget_marks, freeze_parameter, thaw_parameter
+from freezeout.layers import Layer, Layers, forget_marks, freeze_parameter, thaw_parameters
 from freezeout.wrappers import Companions, Replace, gathered_forms, reshard
 
 __all__ = ["FreezeEvent", "Freezer", "Listener", "unfreeze"]
@@ -274,10 +274,9 @@ class Freezer:
             stop_changes(module)
 
     def _unfreeze(self, layer: Layer) -> None:
-        for name, parameter in layer.parameters:
-            if thaw_parameter(self.layers.model, name, parameter):
-                for optimizer in self.optimizers:
-                    renew(optimizer, parameter)
+        for _, parameter in thaw_parameters(self.layers.model, layer.parameters):
+            for optimizer in self.optimizers:
+                renew(optimizer, parameter)
         for module in layer.modules:
             back_to_mode(module)
             let_change(module)
@@ -327,8 +326,7 @@ def unfreeze(model: nn.Module) -> None:
 def _undo(model: nn.Module) -> list[str]:
     """Undo every freeze in a model; return the names of the parameters that learn again."""
     reshard(model)
-    named = list(model.named_parameters())
-    thawed = [name for name, parameter in named if thaw_parameter(model, name, parameter)]
+    thawed = [name for name, _ in thaw_parameters(model, model.named_parameters())]
     forget_marks(model)
     for module in model.modules():
         back_to_mode(module)

@@ -2,7 +2,7 @@
 
 from freezeout.layers.checks import check_belongs, check_something_learns
 from freezeout.layers.layer import Layer, Layers, LayerSpec, learns_at_all, unwrap
-from freezeout.layers.marks import FROZEN, forget_marks, freeze_parameter, is_ours, thaw_parameter
+from freezeout.layers.marks import FROZEN, forget_marks, freeze_parameter, is_ours, thaw_parameters
 from freezeout.layers.split import split_layers
 
 __all__ = [
@@ -17,6 +17,6 @@ __all__ = [
     "is_ours",
     "learns_at_all",
     "split_layers",
-    "thaw_parameter",
+    "thaw_parameters",
     "unwrap",
 ]

@@ -123,10 +123,11 @@ class Live:
         uses = _uses(parts)
         for name, part in parts.items():
             before = self._uses.get(id(part), 0)
-            if isinstance(part, nn.Parameter) and 0 < before < uses[id(part)]:
-                owner = found.get(id(parts[name.rpartition(".")[0]]))
-                if name not in self._places and owner is not None:
-                    found[id(part)] = max(owner, found.get(id(part)) or 0)
+            is_new = self._parts.get(name) is not part
+            if isinstance(part, nn.Parameter) and is_new and 0 < before < uses[id(part)]:
+                place = self._places.get(name)
+                owner = found.get(id(parts[name.rpartition(".")[0]])) if place is None else place
+                found[id(part)] = max(owner or 0, found.get(id(part)) or 0)
 
 
 def _parts(model: nn.Module, stand_ins: Mapping[int, nn.Parameter]) -> _Parts:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["FROZEN", "forget_marks", "freeze_parameter", "is_ours", "thaw_parameter"]
+__all__ = ["FROZEN", "forget_marks", "freeze_parameter", "is_ours", "thaw_parameters"]
 
 FROZEN = "_freezeout_frozen"
 """In a module's ``__dict__``: the marks of its parameters that a `Freezer` has frozen."""
@@ -113,27 +113,30 @@ def freeze_parameter(model: nn.Module, name: str, parameter: nn.Parameter) -> No
     """
     if not parameter.requires_grad:
         return
-    _drop(model, name, parameter)  # of an earlier freeze that was undone by hand
     parameter.requires_grad = False
     path, _, local = name.rpartition(".")
-    owner = model.get_submodule(path)
-    _marks(owner, make=True).add(local, True, parameter)
+    marks = _marks(model.get_submodule(path), make=True)
+    marks[:] = [mark for mark in marks if mark.name != local]  # of a freeze undone by hand
+    marks.add(local, True, parameter)
 
 
-def thaw_parameter(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
-    """Undo our freeze of a parameter; leave it as it is if the freeze is none of ours.
+def thaw_parameters(
+    model: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> list[tuple[str, nn.Parameter]]:
+    """Undo our freezes of parameters; leave those as they are whose freeze is none of ours.
 
     Args:
         model: The model.
-        name: The parameter's qualified name in it.
-        parameter: The parameter itself.
+        parameters: Qualified name and parameter of each.
 
     Returns:
-        Whether it learns again.
+        Those that learn again.
     """
-    ours = is_ours(model, name, parameter)
-    _drop(model, name, parameter)
-    if ours:
+    named = list(parameters)
+    ours = [entry for entry in named if is_ours(model, *entry)]  # several may share a mark
+    for entry in named:
+        _drop(model, *entry)
+    for _, parameter in ours:
         parameter.requires_grad = True
     return ours
 
