@@ -26,7 +26,7 @@ _NEW = (
 )
 _INPUT = (
     "Give the model an input without requires_grad, or detach() it, unless its gradient is wanted: "
-    "then gradients are right, and less is saved."
+    "then gradients are right, and less is saved (transformers has disable_input_require_grads())."
 )
 _MARKED = (
     "Take that mark away where layers freeze (with transformers, enable_input_require_grads() sets "
