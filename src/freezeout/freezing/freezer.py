@@ -9,11 +9,9 @@ them. Group membership in the optimizer never changes.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import TypeAlias
 
 from torch import nn
@@ -23,15 +21,15 @@ from freezeout.errors import FrozenPrefixWarning, PrefixError, check_whole
 from freezeout.freezing.boundary import BoundaryWatch
 from freezeout.freezing.eval_mode import back_to_mode, stay_in_eval
 from freezeout.freezing.first_look import FirstLook
-from freezeout.freezing.hooks import forget_hooks
 from freezeout.freezing.optimizers import release, renew
 from freezeout.freezing.outline import Outlines
 from freezeout.freezing.quiet import let_change, stop_changes
 from freezeout.freezing.trial import Trial
-from freezeout.layers import Layer, Layers, forget_marks, freeze_parameter, thaw_parameters
-from freezeout.wrappers import Companions, Replace, gathered_forms, reshard
+from freezeout.freezing.undo import start_thawed
+from freezeout.layers import Layer, Layers, freeze_parameter, thaw_parameters
+from freezeout.wrappers import Companions, Replace, gathered_forms
 
-__all__ = ["FreezeEvent", "Freezer", "Listener", "unfreeze"]
+__all__ = ["FreezeEvent", "Freezer", "Listener"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class Freezer:
         self._listeners: list[Listener] = []
         self._companions = Companions(layers.model)
         self._refresh()
-        _warn_of_thawed(_undo(layers.model))
+        start_thawed(layers.model)
 
     @property
     def depth(self) -> int:
@@ -302,58 +300,3 @@ class Freezer:
         if message not in self._told:
             self._told.add(message)
             warnings.warn(message, FrozenPrefixWarning, stacklevel=2)
-
-
-def unfreeze(model: nn.Module) -> None:
-    """Undo every freeze in a model, also in a deep copy or a model that was saved and loaded.
-
-    Args:
-        model: Any module; one that was never frozen stays as it is.
-
-    Example:
-        >>> import copy
-        >>> from freezeout import Freezer, split_layers
-        >>> net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-        >>> Freezer(split_layers(net)).set_depth(1)
-        >>> twin = copy.deepcopy(net)
-        >>> unfreeze(twin)
-        >>> twin[0].weight.requires_grad, net[0].weight.requires_grad
-        (True, False)
-    """
-    _undo(model)
-
-
-def _undo(model: nn.Module) -> list[str]:
-    """Undo every freeze in a model; return the names of the parameters that learn again."""
-    reshard(model)
-    thawed = [name for name, _ in thaw_parameters(model, model.named_parameters())]
-    forget_marks(model)
-    for module in model.modules():
-        back_to_mode(module)
-        let_change(module)
-    forget_hooks(model)
-    if thawed:
-        Companions(model).settle([])
-    return thawed
-
-
-def _warn_of_thawed(names: list[str]) -> None:
-    if not names:
-        return
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    warnings.warn(
-        f"parameters that an earlier freeze left frozen learn again: "
-        f"{', '.join(map(repr, names[:3]))}{more}. If one was meant to stay frozen, call "
-        "freezeout.unfreeze(model) first, then freeze it by hand.",
-        FrozenPrefixWarning,
-        stacklevel=_to_caller(),
-    )
-
-
-def _to_caller() -> int:
-    """Return the ``stacklevel`` of the first caller outside this package, for one who warns."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 1
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("freezeout."):
-        frame, level = frame.f_back, level + 1
-    return level

@@ -79,7 +79,10 @@ class _Mark:
 
 
 class _Marks(list[_Mark]):
-    """The marks of a module's parameters; a copy or a pickle of the module gets its own."""
+    """The marks of a module's parameters; a copy or a pickle of the module gets its own.
+
+    A list in use is replaced rather than changed: who has put attributes aside puts them back.
+    """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Marks:
         entries = [(mark.name, mark.holds, memo.get(id(mark.tensor))) for mark in self]
@@ -115,9 +118,10 @@ def freeze_parameter(model: nn.Module, name: str, parameter: nn.Parameter) -> No
         return
     parameter.requires_grad = False
     path, _, local = name.rpartition(".")
-    marks = _marks(model.get_submodule(path), make=True)
-    marks[:] = [mark for mark in marks if mark.name != local]  # of a freeze undone by hand
+    owner = model.get_submodule(path)
+    marks = _Marks(mark for mark in _marks(owner) if mark.name != local)  # undone by hand
     marks.add(local, True, parameter)
+    owner.__dict__[FROZEN] = marks
 
 
 def thaw_parameters(
@@ -178,11 +182,11 @@ def _drop(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
     """Remove every mark of a parameter."""
     _strip(parameter)
     for owner, mark in list(_found(model, name, parameter)):
-        marks = _marks(owner)
-        if mark in marks:  # one may be found by two names
-            marks.remove(mark)
-        if not marks and FROZEN in owner.__dict__:
-            del owner.__dict__[FROZEN]
+        rest = [each for each in _marks(owner) if each is not mark]
+        if rest:
+            owner.__dict__[FROZEN] = _Marks(rest)
+        else:
+            owner.__dict__.pop(FROZEN, None)
 
 
 def _found(
@@ -208,11 +212,7 @@ def _former_places(model: nn.Module, name: str) -> Iterator[tuple[nn.Module, str
         yield model.get_submodule(outside.removeprefix(".")), inside
 
 
-def _marks(module: nn.Module, *, make: bool = False) -> _Marks:
+def _marks(module: nn.Module) -> _Marks:
     """Return a module's marks; names alone, as earlier versions kept them, become marks."""
-    marks = module.__dict__.get(FROZEN)
-    if not isinstance(marks, _Marks):
-        marks = _restored((name, True, None) for name in marks or ())
-        if marks or make:
-            module.__dict__[FROZEN] = marks
-    return marks
+    marks = module.__dict__.get(FROZEN, ())
+    return marks if isinstance(marks, _Marks) else _restored((name, True, None) for name in marks)
