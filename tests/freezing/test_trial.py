@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from freezeout import FreezeOut, Freezer, PrefixError, split_layers
+from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, PrefixError, split_layers
 from tests.contracts import differing, hooks, snapshot
 
 
@@ -223,6 +224,83 @@ def test_others_are_in_evaluation_mode_and_a_trial_leaves_no_trace(
     assert differing(before, snapshot(whole)) == []
     assert all(map(torch.equal, found, again))
     assert not model[1].training
+
+
+class Memory:
+    """What a part adds to in every pass, and cannot be added to twice."""
+
+    def __init__(self, rows: list[torch.Tensor]) -> None:
+        self.rows = rows
+
+    def add(self, row: torch.Tensor) -> None:
+        if self.rows:
+            raise IndexError("full")
+        self.rows.append(row)
+
+
+class Remembers(nn.Module):
+    """Takes an object that it changes; its class reads the mode."""
+
+    def __init__(self, data: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.data = data
+
+    def forward(self, x: torch.Tensor, memory: Memory) -> Any:
+        memory.add(x)
+        h = F.dropout(self.linear(x), 0.5, self.training)
+        return (h, h) if self.data and len(x) > 4 else h
+
+
+def remembering(data: bool) -> tuple[Any, Freezer]:
+    torch.manual_seed(0)
+    model = nn.ModuleList([Remembers(data), nn.Linear(8, 8), nn.Linear(8, 2)])
+    return model.train(), Freezer(split_layers(model, layers=["0", "1", "2"]))
+
+
+def test_inputs_that_do_not_bear_a_second_run_are_left_alone() -> None:
+    model, freezer = remembering(data=False)
+    freezer.set_depth(1)
+    memory = Memory([])
+    model[0](torch.randn(4, 8), memory)
+    assert len(memory.rows) == 1
+    assert not model[0].training
+
+
+def test_another_structure_that_cannot_be_explained_is_said() -> None:
+    model, freezer = remembering(data=True)
+    freezer._outlines.note(model[0], torch.ones(2, 8))
+    freezer.set_depth(1)
+    with pytest.warns(FrozenPrefixWarning, match=r"Remembers is frozen.* is not known \(full\)"):
+        model[0](torch.randn(8, 8), Memory([]))
+    assert not model[0].training
+
+
+@dataclasses.dataclass
+class Images:
+    """An object of a detector's, which holds tensors."""
+
+    rows: torch.Tensor
+
+
+class Detector(Stage):
+    """Takes an object, and changes what is in it."""
+
+    def forward(self, images: Any) -> Any:
+        if not isinstance(images, Images):
+            return super().forward(images)
+        kept = images.rows
+        images.rows = kept + 1
+        return super().forward(kept)
+
+
+def test_objects_with_tensors_are_copied_for_the_run_on_the_side() -> None:
+    model = nn.ModuleList([Detector(), nn.Linear(8, 8), nn.Linear(8, 2)]).train()
+    freezer = Freezer(split_layers(model, layers=["0", "1", "2"]))
+    freezer.set_depth(1)
+    images = Images(torch.ones(4, 8))
+    assert isinstance(model[0](images), tuple)
+    assert model[0].training
 
 
 class Inner(nn.Linear):

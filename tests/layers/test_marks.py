@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, split_layers, unfreeze
 from freezeout.layers import FROZEN, is_ours
@@ -202,3 +203,25 @@ def test_parameters_of_other_classes_get_no_attributes() -> None:
     for each in (model, twin):
         unfreeze(each)
         assert all(flags(each).values())
+
+
+@pytest.mark.parametrize("kind", [nn.Parameter, Marked])
+def test_marks_follow_a_parameter_to_another_name(kind: type[nn.Parameter]) -> None:
+    model = linear_net()
+    model[0].weight = kind(model[0].weight.data)
+    Freezer(split_layers(model)).set_depth(1)
+    model[0].register_parameter("kernel", model[0]._parameters.pop("weight"))
+    assert is_ours(model, "0.kernel", model[0].kernel)
+    unfreeze(model)
+    assert all(flags(model).values())
+    assert not [key for m in model.modules() for key in vars(m) if "freezeout" in key]
+
+
+def test_marks_of_pruned_weights_hold_for_an_assigned_state() -> None:
+    model = linear_net()
+    Freezer(split_layers(model)).set_depth(1)
+    prune.random_unstructured(model[0], "weight", amount=0.5)
+    model.load_state_dict({k: t.clone() for k, t in model.state_dict().items()}, assign=True)
+    assert not model[0].weight_orig.requires_grad
+    unfreeze(model)
+    assert all(flags(model).values())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,13 +63,20 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def cloned(value: Any) -> Any:
-    """Return the same value with other tensors, so that changes in place do not show."""
+    """Return the same value with other tensors, so that changes in place do not show.
+
+    Args:
+        value: Arguments of a module. Modules among them stay the same.
+
+    Raises:
+        Exception: If an object among them cannot be copied.
+    """
     if isinstance(value, torch.Tensor):
         return value.detach().clone().requires_grad_(value.requires_grad)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(cloned, value))
     if type(value) in (tuple, list):
         return type(value)(map(cloned, value))
-    if isinstance(value, Mapping) and type(value) is dict:
-        return {key: cloned(item) for key, item in value.items()}
-    return value
+    if type(value) in (dict, OrderedDict):
+        return type(value)((key, cloned(item)) for key, item in value.items())
+    return value if isinstance(value, nn.Module) else copy.deepcopy(value)

@@ -7,13 +7,14 @@ flag as asked. What is inside it, norms and dropout, is in evaluation mode all t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from freezeout.errors import PrefixError
+from freezeout.errors import FrozenPrefixWarning, PrefixError
 from freezeout.freezing.eval_mode import guard_of
 from freezeout.freezing.hooks import (
     Handle,
@@ -108,7 +109,12 @@ class Trial:
             return None
         if not self._outlines.has(module) and not reads_mode(type(module)):
             return None
-        usual = _as_in_training(module, args, kwargs)
+        try:
+            usual = _as_in_training(module, args, kwargs)
+        except Exception as error:  # its inputs cannot be copied, or were changed by the first run
+            if self._outlines.has(module):
+                _warn_of_doubt(module, error)
+            return None
         if alike(found, usual):  # it depends on the data then
             return None
         if any(_version(t) != version for t, version in inputs):
@@ -152,6 +158,16 @@ def _refuse(module: nn.Module, why: str) -> None:
         f"{type(module).__name__} is frozen, and returns something else in evaluation mode than in "
         f"training, but {why}. Freeze no layer that holds it (a later freeze time, or one layer "
         "with what comes after it), or move what only training needs out of it."
+    )
+
+
+def _warn_of_doubt(module: nn.Module, error: Exception) -> None:
+    warnings.warn(
+        f"{type(module).__name__} is frozen, and has returned something of another structure than "
+        f"in training; whether because of evaluation mode is not known ({error}). Compare what it "
+        "returns in both modes; if that differs, freeze no layer that holds it.",
+        FrozenPrefixWarning,
+        stacklevel=2,
     )
 
 
