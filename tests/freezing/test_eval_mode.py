@@ -2,12 +2,13 @@
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from freezeout import Freezer, split_layers
+from freezeout import FreezeOut, Freezer, reference, split_layers
 
 
 def test_a_model_saved_whole_under_the_former_name_is_still_loaded():
@@ -83,3 +84,35 @@ def test_recurrent_networks_keep_their_flag_and_drop_nothing(
     assert rnn.dropout == dropout
     torch.manual_seed(1)
     assert torch.equal(rnn(x)[0], twin(x)[0]) == (dropout == 0)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_oracle_keeps_the_same_flags(dropout: float) -> None:
+    """A run with `FreezeOut` ends in the weights of one in which nothing is frozen.
+
+    Not to the bit: attention that needs no gradient runs in another kernel.
+    """
+    weights = []
+    for kind in (FreezeOut, reference.RateOnly):
+        model = nn.ModuleDict({"text": Masked(Encoder), "rnn": nn.GRU(4, 4, 2, dropout=dropout)})
+        model["text"].head = nn.Linear(16, 4)
+        model["last"] = nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        torch.manual_seed(1)
+        settings = {"t0": 0.2, "spacing": "linear", "layers": NAMES}
+        scheduler: Any = kind(optimizer, model, 12, **settings)
+        for _ in range(12):
+            x = torch.randint(1, 20, (4, 6))
+            x[:2, 4:] = 0
+            model.train()
+            found, _ = model["rnn"](model["text"](x).unsqueeze(0))
+            model["last"](found).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+        weights.append(dict(model.named_parameters()))
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=1e-5)
+
+
+NAMES = ["text.embed", "text.encoder.layers.*", "text.head", "rnn", "last"]

@@ -3,6 +3,7 @@
 from freezeout.freezing.eval_mode import (
     StayInEval as _StayInEval,  # noqa: F401  (its former name, in frozen models saved whole)
 )
+from freezeout.freezing.eval_mode import chooses_only
 from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener
 from freezeout.freezing.groups import split_groups
 from freezeout.freezing.optimizers import (
@@ -18,6 +19,7 @@ __all__ = [
     "Freezer",
     "Listener",
     "check_optimizer",
+    "chooses_only",
     "is_active",
     "makes_state_only",
     "split_groups",

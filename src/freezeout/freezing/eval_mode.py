@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["StayInEval", "back_to_mode", "guard_of", "stay_in_eval"]
+__all__ = ["StayInEval", "back_to_mode", "chooses_only", "guard_of", "stay_in_eval"]
 
 
 def stay_in_eval(module: nn.Module, *, wanted: bool) -> None:
@@ -73,15 +73,17 @@ class StayInEval:
 
     def hold(self) -> None:
         """Set inference mode, except where the module keeps its own flag."""
-        self.module.training = self.wanted and (self.keeps_flag or _chooses_only(self.module))
+        self.module.training = self.wanted and (self.keeps_flag or chooses_only(self.module))
 
 
-def _chooses_only(module: nn.Module) -> bool:
+def chooses_only(module: nn.Module) -> bool:
     """Return whether a module's own flag only chooses between two implementations.
 
     A `torch.nn.TransformerEncoder` takes the mode of its first layer for that of all, and hands
     nested tensors to layers that are still learning; the dropout of a layer sits in submodules.
     cuDNN refuses to go back through a recurrent network in evaluation mode, which is necessary
-    where its weights are tied or something before it learns; its dropout is set to zero instead.
+    where its weights are tied or something before it learns; without dropout it has one behaviour.
     """
-    return isinstance(module, (nn.TransformerEncoderLayer, nn.RNNBase))
+    if isinstance(module, nn.RNNBase):
+        return not module.dropout
+    return isinstance(module, nn.TransformerEncoderLayer)

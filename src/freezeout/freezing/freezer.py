@@ -268,16 +268,16 @@ class Freezer:
             for optimizer in self.optimizers:
                 release(optimizer, parameter)
         for module in layer.modules:
-            stay_in_eval(module, wanted=module.training or (came_late and model.training))
             stop_changes(module)
+            stay_in_eval(module, wanted=module.training or (came_late and model.training))
 
     def _unfreeze(self, layer: Layer) -> None:
         for _, parameter in thaw_parameters(self.layers.model, layer.parameters):
             for optimizer in self.optimizers:
                 renew(optimizer, parameter)
         for module in layer.modules:
-            back_to_mode(module)
             let_change(module)
+            back_to_mode(module)
 
     def _tell(self, event: FreezeEvent) -> None:
         for listener in tuple(self._listeners):

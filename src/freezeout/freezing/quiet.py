@@ -137,7 +137,6 @@ _KINDS = {
     "embeddings that renormalise": _Kind(_renormalises, _renormalise, _renormalise_again),
     "fake quantizers": _Kind(_is_fake_quantizer, _stop_observing, _observe_again),
     "observers": _Kind(_is_observer, _pass_through, _record_again),
-    # Not a change in the module: its flag stays up, because cuDNN cannot go back through it in
-    # evaluation mode, so its dropout must go another way.
+    # Not a change in the module: without dropout its flag can stay up, as cuDNN wants it.
     "recurrent networks": _Kind(_drops_between_layers, _stop_dropping, _drop_again),
 }
