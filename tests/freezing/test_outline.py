@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
-from freezeout.freezing.outline import Outlines, alike, outline, reads_mode
+from freezeout.freezing.outline import Outlines, alike, is_of_torch, outline, reads_mode
 
 T = torch.ones(2, 3)
 
@@ -104,6 +105,11 @@ class Inherits(Reads):
     pass
 
 
+class Weighted(nn.Linear):
+    def forward(self, x: Any) -> Any:
+        return (x, x) if self.training else x
+
+
 class Silent(nn.Sequential):
     def forward(self, x: Any) -> Any:
         return x
@@ -112,6 +118,14 @@ class Silent(nn.Sequential):
 @pytest.mark.parametrize("kind", [Reads, ByName, Inherits])
 def test_classes_that_read_their_mode(kind: type[nn.Module]) -> None:
     assert reads_mode(kind)
+
+
+def test_a_class_that_is_parametrized_is_still_its_own() -> None:
+    for made, own in ((nn.Linear(2, 2), False), (Weighted(2, 2), True)):
+        assert is_of_torch(made) is not own
+        parametrizations.weight_norm(made)
+        assert is_of_torch(made) is not own
+        assert reads_mode(type(made)) is own
 
 
 @pytest.mark.parametrize("kind", [Silent, nn.Sequential, nn.Dropout, nn.Module])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from freezeout import FreezeOut, Freezer, split_layers, unfreeze
-from tests.contracts import flags, hooks
+from tests.contracts import differing, flags, hooks, snapshot
 from tests.freezing.surgery import linear_net
 
 pytestmark = [
@@ -115,3 +115,26 @@ def test_copies_of_a_watched_model_have_no_hooks_that_act() -> None:
     unfreeze(twin)
     assert hooks(twin) == 0
     assert hooks(model) > 0
+
+
+def test_a_part_that_is_scripted_freezes_and_is_not_looked_at() -> None:
+    model = normed_net()
+    model[0] = torch.jit.script(model[0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    freezer = FreezeOut(optimizer, model, 10, t0=0.5, layers=["0", "1", "2", "3"]).freezer
+    model(torch.randn(8, 8)).sum().backward()
+    freezer.set_depth(1)
+    before = snapshot(model)
+    model.zero_grad()
+    model.train()(torch.randn(8, 8)).sum().backward()
+    changed = differing(before, snapshot(model))
+    assert changed == [f"{i}.1.{name}" for i in (1, 2) for name in BUFFERS]
+    assert [p.grad is None for p in model.parameters()] == [True] * 4 + [False] * 10
+    assert not freezer.verified
+    freezer.unfreeze()
+    model.train()(torch.randn(8, 8))
+    assert "0.1.running_mean" in differing(before, snapshot(model))
+    assert all(flags(model).values())
+
+
+BUFFERS = ["running_mean", "running_var", "num_batches_tracked"]

@@ -88,28 +88,34 @@ class Handle:
 
     Args:
         module: The module that has the hook.
-        handle: What PyTorch returned for it.
+        handle: What PyTorch returned for it; ``None`` if it takes no hooks.
     """
 
-    def __init__(self, module: nn.Module, handle: RemovableHandle) -> None:
+    def __init__(self, module: nn.Module, handle: RemovableHandle | None) -> None:
         self._module = module
         self._handle = handle
 
     def remove(self) -> None:
         """Remove the hook."""
+        if self._handle is None:
+            return
         self._handle.remove()
         if not any(isinstance(hook, Hook) for hooks in _hooks(self._module) for hook in hooks):
             self._module.__dict__.pop(_SCRIPTING, None)
 
 
 def hook_before(module: nn.Module, hook: Hook) -> Handle:
-    """Run a hook before a module's forward pass."""
+    """Run a hook before a module's forward pass; a scripted one takes none."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return Handle(module, None)
     handle = module.register_forward_pre_hook(hook, with_kwargs=hook.inputs)
     return _with_way_out(module, handle)
 
 
 def hook_after(module: nn.Module, hook: Hook) -> Handle:
-    """Run a hook after a module's forward pass; one that changes the output runs first."""
+    """Run a hook after a module's forward pass, before others if it changes the output."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return Handle(module, None)
     handle = module.register_forward_hook(hook, prepend=hook.inputs, with_kwargs=hook.inputs)
     return _with_way_out(module, handle)
 

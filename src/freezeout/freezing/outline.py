@@ -98,14 +98,19 @@ class Outlines:
 
 def is_of_torch(module: nn.Module) -> bool:
     """Return whether PyTorch defines a module's class; these return the same in both modes."""
-    return type(module).__module__.startswith("torch.nn.")
+    return not _own_classes(type(module))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def reads_mode(kind: type[nn.Module]) -> bool:
     """Return whether any method of a module's class, PyTorch's aside, speaks of ``training``."""
-    own = [base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "builtins"))]
-    return any("training" in _words(code) for base in own for code in _codes(base))
+    return any("training" in _words(code) for own in _own_classes(kind) for code in _codes(own))
+
+
+def _own_classes(kind: type) -> list[type]:
+    """Return a class and its bases without those of PyTorch, which parametrizing puts before it."""
+    others = ("torch", "builtins", "abc", "typing")
+    return [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in others]
 
 
 def _codes(kind: type) -> Iterator[CodeType]:
