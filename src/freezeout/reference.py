@@ -20,8 +20,8 @@ from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import Self
 
-from freezeout.freezing import Freezer
-from freezeout.layers import Layers
+from freezeout.freezing import Freezer, chooses_only
+from freezeout.layers import Layer, Layers
 from freezeout.schedule import Schedule
 from freezeout.scheduler import RateScheduler
 
@@ -76,8 +76,7 @@ def train(
         model.train()
         for layer, freeze_step in zip(layers, freeze_steps, strict=True):
             if freeze_step is not None and n >= freeze_step:
-                for module in layer.modules:
-                    module.training = False
+                _infer(layer)
         loss = loss_function(model(x), y)
         optimizer.zero_grad()
         loss.backward()
@@ -165,8 +164,12 @@ class RateOnly(RateScheduler):
     def _settle(self) -> None:
         """Put layers that are done into inference mode, whatever ``model.train()`` has done."""
         for layer in self.layers[: self._together.due]:
-            for module in layer.modules:
-                module.training = False
+            _infer(layer)
+
+
+def _infer(layer: Layer) -> None:
+    for module in layer.modules:
+        module.training = module.training and chooses_only(module)
 
 
 class _Hold:

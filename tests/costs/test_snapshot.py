@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from freezeout import CostError, FreezeOut, FreezeOutError, measure_costs
+from freezeout import CostError, FreezeOut, FreezeOutError, measure_costs, unfreeze
 from tests.costs.costly import network, prices
 from tests.costs.everything import a_net_in_the_middle_of_things, assert_same, everything
 from tests.costs.networks import measured, mlp
@@ -321,3 +321,16 @@ def test_parts_kept_in_evaluation_stay_there_while_measuring():
     net[2].register_forward_pre_hook(lambda module, _: seen.add(module.training))
     measure_costs(net, torch.randn(2, 8), rounds=1)
     assert seen == {False}
+
+
+def test_what_is_frozen_by_hand_after_costs_were_measured_is_the_users():
+    torch.manual_seed(0)
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    FreezeOut(optimizer, net, 100, t0=0.3, spacing="linear").step(99)
+    measure_costs(net, torch.ones(4, 8), optimizer=optimizer, rounds=1)
+    frozen = [p for p in net.parameters() if not p.requires_grad]
+    assert len(frozen) > 2
+    frozen[0].requires_grad_(False)
+    unfreeze(net)
+    assert [p.requires_grad for p in frozen] == [False] + [True] * (len(frozen) - 1)

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from freezeout import FreezeEvent, Freezer, FrozenPrefixWarning, PrefixError, split_layers
+from freezeout import (
+    FreezeEvent,
+    Freezer,
+    FrozenPrefixWarning,
+    PrefixError,
+    split_layers,
+    unfreeze,
+)
 from tests.contracts import hooks, make_batch
 from tests.freezing.steps import backward, make
 
@@ -246,6 +253,7 @@ def test_outputs_may_be_nested(wrap: Callable[[torch.Tensor], Any]) -> None:
     freezer.set_depth(1)
     with pytest.raises(PrefixError, match="layer 0 "):
         model(torch.ones(2, 4))
+    unfreeze(model)
     freezer = Freezer(split_layers(model, layers=["early", "first", "head"]), strict=True)
     freezer.set_depth(2)
     model(torch.ones(2, 4))

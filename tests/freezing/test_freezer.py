@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from freezeout import FreezeEvent, Freezer, split_layers, unfreeze
+from freezeout import FreezeEvent, Freezer, FrozenPrefixWarning, split_layers, unfreeze
 from tests.contracts import differing, flags, hooks, make_net, modes, snapshot
 from tests.freezing.steps import backward, expected_flags, expected_modes, make
 
@@ -178,7 +178,9 @@ def test_the_models_state_has_the_usual_keys_and_loads_strictly() -> None:
 
 def test_a_new_freezer_starts_from_nothing_frozen() -> None:
     model, _ = make(3)
-    again = Freezer(split_layers(model))
+    with pytest.warns(FrozenPrefixWarning, match="frozen learn again: 'blocks.0.conv.weight'") as w:
+        again = Freezer(split_layers(model))
+    assert len(w) == 1
     assert again.depth == 0
     assert all(flags(model).values())
     assert all(modes(model).values())
@@ -187,6 +189,7 @@ def test_a_new_freezer_starts_from_nothing_frozen() -> None:
 def test_a_pending_check_of_an_earlier_freezer_is_forgotten() -> None:
     model, _ = make(2, strict=True)
     assert hooks(model) > 0
+    unfreeze(model)
     Freezer(split_layers(model))
     assert hooks(model) == 0
     backward(model)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from freezeout import CheckpointError, FreezeOut, FreezeOutError, Schedule
+from freezeout import CheckpointError, FreezeOut, FreezeOutError, FrozenPrefixWarning, Schedule
 
 pytest.importorskip("lightning.pytorch")
 
@@ -235,7 +235,8 @@ def test_a_second_fit_anneals_over_what_is_left():
     run = fit(module, callback)
     assert callback.scheduler.total_steps == 40
     run.fit_loop.max_epochs = 8
-    run.fit(module, loader(), loader(32))
+    with pytest.warns(FrozenPrefixWarning, match="an earlier freeze left frozen learn again"):
+        run.fit(module, loader(), loader(32))
     assert (callback.scheduler.total_steps, callback.scheduler.progress) == (24, 1.0)
 
 
@@ -261,7 +262,8 @@ def test_a_fit_after_one_that_broke_off_anneals_over_what_is_left(settings, tota
     run = trainer(callbacks=[callback], **settings)
     with pytest.raises(KeyError, match="broken"):
         run.fit(module, loader(), loader(32))
-    run.fit(module, loader(), loader(32))
+    with pytest.warns(FrozenPrefixWarning, match="an earlier freeze left frozen learn again"):
+        run.fit(module, loader(), loader(32))
     assert (callback.scheduler.total_steps, callback.scheduler.progress) == (total, 1.0)
 
 

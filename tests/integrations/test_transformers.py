@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from freezeout import CheckpointError, FreezeOut, FreezeOutError, Schedule
+from freezeout import CheckpointError, FreezeOut, FreezeOutError, FrozenPrefixWarning, Schedule
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -236,7 +236,8 @@ def test_loggers_see_it_and_training_again_begins_again(tmp_path):
     assert not any("freezeout/frozen" in names for names in reporter.seen if "loss" not in names)
     first = callback.scheduler
     assert not run.model.bert.pooler.training
-    run.train()
+    with pytest.warns(FrozenPrefixWarning, match="an earlier freeze left frozen learn again"):
+        run.train()
     assert callback.scheduler is not first
     assert callback.scheduler.base_lrs == first.base_lrs
     assert (callback.scheduler.frozen, callback.scheduler.progress) == (4, 1.0)

@@ -20,6 +20,7 @@ from freezeout import (
     FrozenPrefixWarning,
     PrefixError,
     split_layers,
+    unfreeze,
 )
 from tests.contracts import STEPS, flags, make_net, train
 from tests.scheduler.steps import LINEAR, set_up, update
@@ -111,6 +112,7 @@ def test_tied_embeddings_are_announced_at_construction() -> None:
             scheduler.step()
     assert scheduler.frozen == len(scheduler.layers) - 1
     assert model.embed.weight.requires_grad  # learns with its last user
+    unfreeze(model)
     FreezeOut(torch.optim.SGD(model.parameters(), lr=0.1), model, STEPS, t0=1.0)  # nothing to say
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
-from freezeout import FreezeOut, FrozenPrefixWarning, Schedule, split_layers
+from freezeout import FreezeOut, FrozenPrefixWarning, Schedule, split_layers, unfreeze
 from tests.contracts import (
     STEPS,
     differing,
@@ -161,7 +161,9 @@ def test_a_second_run_on_the_same_model_and_optimizer() -> None:
     assert first.frozen == 3
     before = snapshot(model)
     groups = [id(group["params"][0]) for group in optimizer.param_groups]
-    second = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+    with pytest.warns(FrozenPrefixWarning, match="an earlier freeze left frozen learn again") as w:
+        second = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+    assert [warning.filename for warning in w] == [__file__]
     assert [id(group["params"][0]) for group in optimizer.param_groups] == groups
     assert second.frozen == 0
     assert all(flags(model).values())
@@ -174,6 +176,7 @@ def test_a_second_run_on_the_same_model_and_optimizer() -> None:
 def test_a_check_pending_from_the_first_run_does_not_disturb_the_second() -> None:
     model, optimizer, first = set_up(schedule=LINEAR, strict=True)
     first.step(STEPS)
+    unfreeze(model)
     second = FreezeOut(optimizer, model, STEPS, schedule=LINEAR, strict=True)
     update(model, optimizer)
     second.step()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from freezeout import FreezeOut, Freezer, is_active, split_layers
+from freezeout import FreezeOut, Freezer, is_active, split_layers, unfreeze
 from tests.contracts import bits
 from tests.scheduler.loops import LINEAR, STEPS, loss_of, make_net
 
@@ -130,6 +130,7 @@ def test_a_new_run_with_two_new_optimizers_is_no_rival() -> None:
     model = make_net()
     runs = []  # all are alive, as those of a trainer that is kept
     for _ in range(2):
+        unfreeze(model)
         muon, adamw = two(model)
         first = FreezeOut(muon, model, STEPS, schedule=LINEAR)
         runs.append((first, FreezeOut(adamw, model, STEPS, together_with=first)))

@@ -180,6 +180,6 @@ def test_inputs_that_are_made_to_require_gradients_are_named() -> None:
     model[0].register_forward_hook(lambda module, args, output: output.requires_grad_(True))
     freezer = Freezer(split_layers(model))
     freezer.set_depth(2)
-    with pytest.warns(FrozenPrefixWarning, match=r"enable_input_require_grads\(\) does that"):
+    with pytest.warns(FrozenPrefixWarning, match=r"enable_input_require_grads\(\) sets it"):
         loss_of(model, 0)
     assert not freezer.verified

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, split_layers
+from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, split_layers, unfreeze
 from freezeout.wrappers import Region, graphs_of, recompile_trouble, regions
 from freezeout.wrappers import dynamo as _dynamo
 
@@ -458,7 +458,7 @@ def test_a_copy_of_a_watched_model_has_its_own_call() -> None:
     torch.testing.assert_close(twin(x), model(x))
     assert freezer.verified
     freezer.set_depth(1)
-    Freezer(split_layers(model))  # forgets the watch of the first
+    unfreeze(model)  # forgets the watch
     call = model.blocks[0].__dict__["_compiled_call_impl"]
     assert "Outside" not in type(call).__name__
 

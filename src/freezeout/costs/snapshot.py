@@ -40,19 +40,21 @@ def preserved(models: Sequence[nn.Module], others: Iterable[torch.Tensor] = ()) 
     modules = [_Attributes(module) for model in models for module in model.modules()]
     tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
     unique = list({id(t): t for t in (*tensors, *others)}.values())
-    leaves = [(t, t.requires_grad, t.grad) for t in unique if t.is_leaf]
+    leaves = [(t, t.requires_grad, t.grad, dict(vars(t))) for t in unique if t.is_leaf]
     values = _Values(unique)
     with _random_state(unique):
         try:
-            for tensor, _, _ in leaves:
+            for tensor, *_ in leaves:
                 tensor.grad = None
             yield
         finally:
-            for attributes in modules:
-                attributes.put_back()
-            for tensor, flag, gradient in leaves:
-                tensor.requires_grad_(flag)
+            for module in modules:
+                module.put_back()
+            for tensor, flag, gradient, attributes in leaves:
+                tensor.requires_grad = flag
                 tensor.grad = gradient
+                vars(tensor).clear()
+                vars(tensor).update(attributes)
             values.put_back()
 
 

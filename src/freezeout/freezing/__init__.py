@@ -3,7 +3,8 @@
 from freezeout.freezing.eval_mode import (
     StayInEval as _StayInEval,  # noqa: F401  (its former name, in frozen models saved whole)
 )
-from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener, unfreeze
+from freezeout.freezing.eval_mode import chooses_only
+from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener
 from freezeout.freezing.groups import split_groups
 from freezeout.freezing.optimizers import (
     check_optimizer,
@@ -11,12 +12,14 @@ from freezeout.freezing.optimizers import (
     makes_state_only,
     unwrap_optimizer,
 )
+from freezeout.freezing.undo import unfreeze
 
 __all__ = [
     "FreezeEvent",
     "Freezer",
     "Listener",
     "check_optimizer",
+    "chooses_only",
     "is_active",
     "makes_state_only",
     "split_groups",

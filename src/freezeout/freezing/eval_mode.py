@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["StayInEval", "back_to_mode"]
+__all__ = ["StayInEval", "back_to_mode", "chooses_only", "guard_of", "stay_in_eval"]
+
+
+def stay_in_eval(module: nn.Module, *, wanted: bool) -> None:
+    """Put a module into inference mode and keep it there; do nothing if it is kept already.
+
+    Args:
+        module: The module alone, without those inside it.
+        wanted: The mode to go back to.
+    """
+    if guard_of(module) is None:
+        module.training = wanted
+        module.__dict__["train"] = StayInEval(module)
+
+
+def guard_of(module: nn.Module) -> StayInEval | None:
+    """Return what keeps a module in inference mode; ``None`` if it is not kept there."""
+    guard = module.__dict__.get("train")
+    return guard if isinstance(guard, StayInEval) else None
 
 
 def back_to_mode(module: nn.Module) -> None:
     """Release a module that `StayInEval` holds, and put its mode back."""
-    guard = module.__dict__.get("train")
-    if isinstance(guard, StayInEval):
+    guard = guard_of(module)
+    if guard is not None:
         del module.__dict__["train"]
         if guard.replaced is not None:
             module.__dict__["train"] = guard.replaced
@@ -22,11 +40,20 @@ class StayInEval:
 
     It lives in the module's ``__dict__``, where it is found before the class's method, is copied
     together with the module, and pickles.
+
+    Attributes:
+        wanted: The mode that was asked for, to go back to.
+        keeps_flag: Whether the module's own flag stays as asked, because its output has another
+            structure in inference mode. What is inside it is held apart.
+        tried: Whether that is known.
     """
+
+    keeps_flag = False
+    tried = False
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.wanted = module.training  # what to go back to
+        self.wanted = module.training
         self.replaced = module.__dict__.get("train")
         self.hold()
 
@@ -39,15 +66,24 @@ class StayInEval:
             type(self.module).train(self.module, mode)  # may be a custom method
         self.wanted = self.module.training
         for inner in self.module.modules():
-            guard = inner.__dict__.get("train")
-            if isinstance(guard, StayInEval):
+            guard = guard_of(inner)
+            if guard is not None:
                 guard.hold()
         return self.module
 
     def hold(self) -> None:
-        """Set inference mode, except where the flag only chooses between two implementations.
+        """Set inference mode, except where the module keeps its own flag."""
+        self.module.training = self.wanted and (self.keeps_flag or chooses_only(self.module))
 
-        A `torch.nn.TransformerEncoder` takes the mode of its first layer for that of all, and hands
-        nested tensors to layers that are still learning; its dropout sits in submodules.
-        """
-        self.module.training = self.wanted and type(self.module) is nn.TransformerEncoderLayer
+
+def chooses_only(module: nn.Module) -> bool:
+    """Return whether a module's own flag only chooses between two implementations.
+
+    A `torch.nn.TransformerEncoder` takes the mode of its first layer for that of all, and hands
+    nested tensors to layers that are still learning; the dropout of a layer sits in submodules.
+    cuDNN refuses to go back through a recurrent network in evaluation mode, which is necessary
+    where its weights are tied or something before it learns; without dropout it has one behaviour.
+    """
+    if isinstance(module, nn.RNNBase):
+        return not module.dropout
+    return isinstance(module, nn.TransformerEncoderLayer)

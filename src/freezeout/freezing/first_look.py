@@ -1,4 +1,4 @@
-"""Watch the first forward pass of training for what would fail only once layers freeze."""
+"""Watch the first forward pass of training for what would go wrong only once layers freeze."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-from freezeout.freezing.hooks import Hook, Outside
+from freezeout.freezing.eval_mode import guard_of
+from freezeout.freezing.hooks import Handle, Hook, Outside, hook_after, hook_before, hook_outside
+from freezeout.freezing.outline import Outlines, is_of_torch
 from freezeout.wrappers import refuse_reentrant, regions
 
 __all__ = ["FirstLook"]
 
 
 class FirstLook:
-    """Watch the first forward pass of training for reentrant activation checkpointing.
+    """Watch the first forward pass of training, and note what the model's parts return.
 
+    Reentrant activation checkpointing is refused. What the parts return is compared after a freeze.
     The other modules get hooks only when the model is called, and for one pass; a compiled module
     is watched from outside, and nothing within it. A model whose own ``forward`` is never called
     is checked after its first freeze, as is what changes later.
 
     Args:
         root: The model.
+        outlines: Where to note what its parts return.
     """
 
-    def __init__(self, root: nn.Module) -> None:
-        self._root = root
-        self._inner: list[RemovableHandle] = []
-        self._swapped: list[nn.Module] = []
+    def __init__(self, root: nn.Module, outlines: Outlines) -> None:
+        self._outlines = outlines
+        self._inner: list[Handle | Outside] = []
         self._outer = [
-            root.register_forward_pre_hook(Hook(self._enter)),
-            root.register_forward_hook(Hook(self._leave)),
+            hook_before(root, Hook(self._enter)),
+            hook_after(root, Hook(self._leave)),
         ]
 
     def close(self) -> None:
         """Remove the hooks."""
         for handle in (*self._inner, *self._outer):
             handle.remove()
-        for module in self._swapped:
-            Outside.undo(module)
 
     def _enter(self, module: nn.Module) -> None:
         if self._inner or not module.training:  # left over from a pass that failed; a dry run
@@ -48,12 +48,20 @@ class FirstLook:
         hidden = {id(m) for region in compiled for m in region.module.modules()}
         look = Hook(self._look, grad=False)
         for region in compiled:
-            if region.module is region.entry and region.module is not module:
-                Outside.put_around(region.module, look)
-                self._swapped.append(region.module)
+            if region.module is not module:
+                note = Hook(self._note, region.module)
+                own = [look, note] if region.module is region.entry else [note]
+                self._inner += hook_outside(region, own)
         for inner in module.modules():
-            if id(inner) not in hidden and not isinstance(inner, torch.jit.ScriptModule):
-                self._inner.append(inner.register_forward_pre_hook(look))
+            if id(inner) in hidden or isinstance(inner, torch.jit.ScriptModule):
+                continue
+            self._inner.append(hook_before(inner, look))
+            if not is_of_torch(inner):
+                self._inner.append(hook_after(inner, Hook(self._note, inner)))
+
+    def _note(self, _: nn.Module, module: nn.Module, output: Any) -> None:
+        if module.training and guard_of(module) is None:
+            self._outlines.note(module, output)
 
     def _look(self, module: nn.Module, output: Any = None) -> None:
         try:

@@ -1,9 +1,10 @@
 """Freeze and unfreeze a prefix of layers. What freezes is decided elsewhere.
 
 A frozen layer is in inference mode and stays there through ``model.train()``; its parameters need
-no gradient, hold none, and have no optimizer state. All of it is kept in the modules themselves, as
-plain attributes, so that a deep copy or a saved model is frozen as its original is; `unfreeze`
-undoes it in any of them. Group membership in the optimizer never changes.
+no gradient, hold none, and have no optimizer state. What is frozen is looked up in the model as it
+is at each freeze. All of it is kept in the modules and parameters themselves, as plain attributes,
+so that a deep copy or a saved model is frozen as its original is; `unfreeze` undoes it in any of
+them. Group membership in the optimizer never changes.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from torch.optim import Optimizer
 
 from freezeout.errors import FrozenPrefixWarning, PrefixError, check_whole
 from freezeout.freezing.boundary import BoundaryWatch
-from freezeout.freezing.eval_mode import StayInEval, back_to_mode
+from freezeout.freezing.eval_mode import back_to_mode, stay_in_eval
 from freezeout.freezing.first_look import FirstLook
-from freezeout.freezing.hooks import forget_hooks
 from freezeout.freezing.optimizers import release, renew
-from freezeout.layers import FROZEN, Layer, Layers
-from freezeout.wrappers import Companions, Replace, reshard
+from freezeout.freezing.outline import Outlines
+from freezeout.freezing.quiet import let_change, stop_changes
+from freezeout.freezing.trial import Trial
+from freezeout.freezing.undo import start_thawed
+from freezeout.layers import Layer, Layers, freeze_parameter, thaw_parameters
+from freezeout.wrappers import Companions, Replace, gathered_forms
 
-__all__ = ["FreezeEvent", "Freezer", "Listener", "unfreeze"]
+__all__ = ["FreezeEvent", "Freezer", "Listener"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,12 @@ class Freezer:
     optimizer state, and puts its modules in inference mode (BatchNorm uses running statistics,
     dropout is off), also after ``model.train()``. Unfreezing puts flags and mode back; the
     optimizer starts that layer with fresh state. Parameters that did not require a gradient before
-    never will. Freeze between an optimizer step and the next forward pass only.
+    never will, nor those on which you call ``requires_grad_(False)`` while they are frozen. Freeze
+    between an optimizer step and the next forward pass only.
+
+    Modules and parameters may be replaced, wrapped, pruned or parametrized: each freeze looks the
+    layers up in the model again, and so does the check after it. After a change in between, call
+    `settle`.
 
     In several processes all must freeze alike: they compare their decisions before each freeze.
     The ``DistributedDataParallel`` around the model then exchanges the gradients of what still
@@ -68,7 +77,8 @@ class Freezer:
     that ``torch.compile`` traces there is no check.
 
     Args:
-        layers: The layers of the model. What an earlier freezer left frozen is unfrozen.
+        layers: The layers of the model. What an earlier freezer left frozen is unfrozen, with a
+            `FrozenPrefixWarning`.
         optimizer: Its state for frozen parameters is released; ``None`` if there is none. Further
             ones can be added to `optimizers`.
         strict: Raise `PrefixError` where the check fails, instead of warning with
@@ -99,14 +109,13 @@ class Freezer:
         self._depth = 0
         self._verified = True
         self._watch: BoundaryWatch | None = None
+        self._outlines = Outlines()
+        self._trial: Trial | None = None
         self._told: set[str] = set()
         self._listeners: list[Listener] = []
         self._companions = Companions(layers.model)
-        # Found now: a part of the model may be wrapped later, and its names with it.
-        self._owners = {
-            id(p): _owner(layers.model, name) for layer in layers for name, p in layer.parameters
-        }
-        unfreeze(layers.model)
+        self._refresh()
+        start_thawed(layers.model)
 
     @property
     def depth(self) -> int:
@@ -169,11 +178,16 @@ class Freezer:
         That is activation checkpointing with ``use_reentrant=True``: behind frozen layers it gives
         no gradient to any block, without an error. The pass then raises `FreezeOutError`.
         """
-        FirstLook(self.layers.model)
+        FirstLook(self.layers.model, self._outlines)
 
     def settle(self) -> None:
-        """Bring wrappers made after the last freeze in line; do nothing if there are none."""
+        """Bring what has changed since the last freeze in line; do nothing if that is nothing.
+
+        That is new wrappers, and new modules and parameters in frozen layers, which freeze too.
+        """
         if self._depth:
+            self._refresh()
+            self._freeze_again(self._depth)
             self._companions.settle(self._frozen_modules())
 
     def set_depth(self, depth: int, *, step: int | None = None) -> None:
@@ -195,10 +209,12 @@ class Freezer:
         if depth == self._depth:
             return
         when = "" if step is None else f" after step {step}"
+        self._refresh()
         frozen = [module for layer in self.layers[:depth] for module in layer.modules]
         self._companions.prepare(f"freeze {depth} of {len(self.layers)} layers{when}", frozen)
         self._drop_watch()
         try:
+            self._freeze_again(min(self._depth, depth))
             while self._depth < depth:
                 layer = self.layers[self._depth]
                 self._freeze(layer)
@@ -213,8 +229,9 @@ class Freezer:
             self._companions.settle(self._frozen_modules())
             self._verified = self._depth == 0
             if self._depth and self.check:
+                self._trial = Trial(self.layers.model, self._frozen_modules(), self._outlines)
                 self._watch = BoundaryWatch(
-                    self.layers, self._depth, self._report, self._set_verified
+                    self.layers, self._depth, self._report, self._follow_changes, self._set_verified
                 )
 
     def unfreeze(self, *, step: int | None = None) -> None:
@@ -224,31 +241,42 @@ class Freezer:
     def _frozen_modules(self) -> list[nn.Module]:
         return [module for layer in self.layers[: self._depth] for module in layer.modules]
 
+    def _refresh(self) -> bool:
+        """Look the layers up in the model as it is now; return whether it has changed."""
+        return self.layers.refresh(gathered_forms(self.layers.model))
+
+    def _follow_changes(self) -> bool:
+        """Freeze what has come into frozen layers, just before the pass that is watched."""
+        if not self._refresh():
+            return False
+        self._freeze_again(self._depth)
+        return True
+
+    def _freeze_again(self, depth: int) -> None:
+        """Freeze what has come into the first layers, which are frozen, since they froze."""
+        for layer in self.layers[:depth]:
+            self._freeze(layer)
+
     def _freeze(self, layer: Layer) -> None:
-        for _, parameter in layer.parameters:
-            if parameter.requires_grad:
-                parameter.requires_grad_(False)
-                owner, local = self._owners[id(parameter)]
-                owner.__dict__.setdefault(FROZEN, []).append(local)
+        model = self.layers.model
+        came_late = layer.index < self._depth
+        for name, parameter in layer.parameters:
+            if came_late and not parameter.requires_grad:
+                continue
+            freeze_parameter(model, name, parameter)
             parameter.grad = None
             for optimizer in self.optimizers:
                 release(optimizer, parameter)
         for module in layer.modules:
-            if not isinstance(module.__dict__.get("train"), StayInEval):
-                module.__dict__["train"] = StayInEval(module)
+            stop_changes(module)
+            stay_in_eval(module, wanted=module.training or (came_late and model.training))
 
     def _unfreeze(self, layer: Layer) -> None:
-        for _, parameter in layer.parameters:
-            owner, local = self._owners[id(parameter)]
-            frozen = owner.__dict__.get(FROZEN, [])
-            if local in frozen:
-                frozen.remove(local)
-                parameter.requires_grad_(True)
-                for optimizer in self.optimizers:
-                    renew(optimizer, parameter)
-            if not frozen:
-                owner.__dict__.pop(FROZEN, None)
+        for _, parameter in thaw_parameters(self.layers.model, layer.parameters):
+            for optimizer in self.optimizers:
+                renew(optimizer, parameter)
         for module in layer.modules:
+            let_change(module)
             back_to_mode(module)
 
     def _tell(self, event: FreezeEvent) -> None:
@@ -259,6 +287,9 @@ class Freezer:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
 
     def _set_verified(self, verified: bool) -> None:
         self._verified = verified
@@ -269,38 +300,3 @@ class Freezer:
         if message not in self._told:
             self._told.add(message)
             warnings.warn(message, FrozenPrefixWarning, stacklevel=2)
-
-
-def unfreeze(model: nn.Module) -> None:
-    """Undo every freeze in a model, also in a deep copy or a model that was saved and loaded.
-
-    Args:
-        model: Any module; one that was never frozen stays as it is.
-
-    Example:
-        >>> import copy
-        >>> from freezeout import Freezer, split_layers
-        >>> net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-        >>> Freezer(split_layers(net)).set_depth(1)
-        >>> twin = copy.deepcopy(net)
-        >>> unfreeze(twin)
-        >>> twin[0].weight.requires_grad, net[0].weight.requires_grad
-        (True, False)
-    """
-    reshard(model)
-    unfrozen = False
-    for module in model.modules():
-        for name in module.__dict__.pop(FROZEN, ()):
-            parameter = module._parameters.get(name)
-            if parameter is not None:
-                parameter.requires_grad_(True)
-                unfrozen = True
-        back_to_mode(module)
-    forget_hooks(model)
-    if unfrozen:
-        Companions(model).settle([])
-
-
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, local = name.rpartition(".")
-    return model.get_submodule(path), local

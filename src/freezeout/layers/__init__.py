@@ -1,7 +1,8 @@
 """What a layer is: cut any model into an ordered list of layers, input first."""
 
 from freezeout.layers.checks import check_belongs, check_something_learns
-from freezeout.layers.layer import FROZEN, Layer, Layers, LayerSpec, learns_at_all, unwrap
+from freezeout.layers.layer import Layer, Layers, LayerSpec, learns_at_all, unwrap
+from freezeout.layers.marks import FROZEN, forget_marks, freeze_parameter, is_ours, thaw_parameters
 from freezeout.layers.split import split_layers
 
 __all__ = [
@@ -11,7 +12,11 @@ __all__ = [
     "Layers",
     "check_belongs",
     "check_something_learns",
+    "forget_marks",
+    "freeze_parameter",
+    "is_ours",
     "learns_at_all",
     "split_layers",
+    "thaw_parameters",
     "unwrap",
 ]

@@ -17,6 +17,7 @@ def check_belongs(layers: Layers, model: nn.Module, optimizer: Optimizer | None)
             f"layers were cut from another {type(layers.model).__name__} than the model, so "
             "nothing of it would freeze. Cut this model: split_layers(model)."
         )
+    layers.refresh()
     if optimizer is not None and all(
         layers.index_of(p) is None for group in optimizer.param_groups for p in group["params"]
     ):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, overload
 
 from torch import nn
 
+from freezeout.layers.live import Live
+from freezeout.layers.marks import is_ours
 from freezeout.text import plain_table
 
-__all__ = ["FROZEN", "Layer", "LayerSpec", "Layers", "learns_at_all", "unwrap"]
-
-FROZEN = "_freezeout_frozen"
-"""In a module's ``__dict__``: the names of its parameters that a `Freezer` has frozen."""
+__all__ = ["Layer", "LayerSpec", "Layers", "learns_at_all", "unwrap"]
 
 LayerSpec: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
 """One layer, or with a pattern one layer per match: a module, a name, or several of these."""
@@ -48,6 +47,9 @@ class Layer:
 class Layers(Sequence[Layer]):
     """The layers of a model in execution order, input first.
 
+    What belongs to each follows the model when parts of it are replaced, wrapped, pruned or
+    parametrized: at every freeze, and with `refresh`. The number of layers and their names stay.
+
     Attributes:
         model: The model they belong to, without wrappers.
         ties: For every tied weight, its names; it belongs to the layer of its last user.
@@ -68,7 +70,9 @@ class Layers(Sequence[Layer]):
         self.ties = tuple(ties)
         self.idle = tuple(idle)
         self._layers = tuple(layers)
-        self._index = {id(p): layer.index for layer in layers for _, p in layer.parameters}
+        self._index = _index(self)
+        parameters = [[p for _, p in layer.parameters] for layer in layers]
+        self._live = Live(model, [layer.modules for layer in layers], parameters)
 
     @overload
     def __getitem__(self, index: int) -> Layer: ...
@@ -92,6 +96,26 @@ class Layers(Sequence[Layer]):
         """Return the index of a parameter's layer; ``None`` if it is not in the model."""
         return self._index.get(id(parameter))
 
+    def refresh(self, stand_ins: Mapping[int, nn.Parameter] | None = None) -> bool:
+        """Look the layers up in the model as it is now. What is gone from it is forgotten.
+
+        Args:
+            stand_ins: The parameter for which another one stands in at present, by the ``id`` of
+                that other one (while ``fully_shard`` has gathered a layer).
+
+        Returns:
+            Whether any module or parameter is another than at the last look.
+        """
+        if not self._live.look(stand_ins or {}):
+            return False
+        live = self._live
+        self._layers = tuple(
+            Layer(old.index, old.name, live.modules_of(old.index), live.parameters_of(old.index))
+            for old in self
+        )
+        self._index = _index(self)
+        return True
+
     def early_ties(self) -> list[tuple[tuple[str, ...], int, int]]:
         """Return tied weights with an earlier user than the layer that owns them.
 
@@ -101,14 +125,15 @@ class Layers(Sequence[Layer]):
             For each its names, the index of its first user, and the index of its owner.
         """
         of_module = {id(m): layer.index for layer in self for m in layer.modules}
+        present = dict(self.model.named_parameters(remove_duplicate=False))
         found = []
-        for names in self.ties:
+        for ties in self.ties:
+            names = tuple(name for name in ties if name in present)
+            if not names or not _learns(self.model, names[0], present[names[0]]):
+                continue
             around = [m for name in names for m in _modules_around(self.model, name)]
             users = [of_module[id(m)] for m in around if id(m) in of_module]
-            tied = names[0], self.model.get_parameter(names[0])
-            index = self.index_of(tied[1])
-            if not _learns(self.model, *tied):
-                continue
+            index = self.index_of(present[names[0]])
             if index is not None and users and min(users) < index:
                 found.append((names, min(users), index))
         return found
@@ -170,8 +195,11 @@ def learns_at_all(model: nn.Module, layer: Layer) -> bool:
 
 
 def _learns(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
-    path, _, local = name.rpartition(".")
-    return parameter.requires_grad or local in model.get_submodule(path).__dict__.get(FROZEN, ())
+    return parameter.requires_grad or is_ours(model, name, parameter)
+
+
+def _index(layers: Sequence[Layer]) -> dict[int, int]:
+    return {id(p): layer.index for layer in layers for _, p in layer.parameters}
 
 
 def _modules_around(model: nn.Module, parameter_name: str) -> list[nn.Module]:
