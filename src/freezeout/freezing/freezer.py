@@ -9,7 +9,7 @@ undoes it in any of them. Group membership in the optimizer never changes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,10 +17,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezeout.errors import FrozenPrefixWarning, PrefixError, check_whole
+from freezeout.freezing.account import Account
 from freezeout.freezing.boundary import BoundaryWatch
 from freezeout.freezing.eval_mode import StayInEval, back_to_mode
 from freezeout.freezing.first_look import FirstLook
 from freezeout.freezing.hooks import forget_hooks
+from freezeout.freezing.keeper import Keeper
 from freezeout.freezing.optimizers import release, renew
 from freezeout.layers import FROZEN, Layer, Layers
 from freezeout.wrappers import Companions, Replace, reshard
@@ -72,7 +74,11 @@ class Freezer:
         optimizer: Its state for frozen parameters is released; ``None`` if there is none. Further
             ones can be added to `optimizers`.
         strict: Raise `PrefixError` where the check fails, instead of warning with
-            `FrozenPrefixWarning`.
+            `FrozenPrefixWarning`. The same for what the witness sees: `MovementError` instead of
+            `MovementWarning`.
+        witness: Watch the bits of what is frozen, and of what should learn in the first updates,
+            and tell who moved or did not move (see `freezeout.freezing.Account` for the kinds).
+            It reads version counters before every update, and sums up all bits now and then.
 
     Attributes:
         optimizers: Those whose state for frozen parameters is released.
@@ -90,7 +96,12 @@ class Freezer:
     """
 
     def __init__(
-        self, layers: Layers, optimizer: Optimizer | None = None, *, strict: bool = False
+        self,
+        layers: Layers,
+        optimizer: Optimizer | None = None,
+        *,
+        strict: bool = False,
+        witness: bool = True,
     ) -> None:
         self.layers = layers
         self.optimizers = [] if optimizer is None else [optimizer]
@@ -106,7 +117,9 @@ class Freezer:
         self._owners = {
             id(p): _owner(layers.model, name) for layer in layers for name, p in layer.parameters
         }
+        self._spared: set[int] = set()
         unfreeze(layers.model)
+        self._keeper = Keeper(layers.model, self.optimizers, strict=strict, witness=witness)
 
     @property
     def depth(self) -> int:
@@ -163,6 +176,28 @@ class Freezer:
         """
         self._companions.follow(replace=replace, keep_unsharded=keep_unsharded, timeout=timeout)
 
+    def add_optimizer(self, optimizer: Optimizer) -> None:
+        """Add an optimizer of the same model: its state for frozen parameters is released, too.
+
+        Args:
+            optimizer: Another one than those in `optimizers`.
+        """
+        self.optimizers.append(optimizer)
+        self._keeper.follow(optimizer)
+
+    def account(self) -> Account:
+        """Return what becomes of every parameter of the model: who moves it, who froze it."""
+        return self._keeper.account()
+
+    def look(self) -> None:
+        """Look whether anything frozen was written to since the last update, and tell it.
+
+        It is done before each update by itself; `FreezeOut` does it after each, too.
+        """
+        self._keeper.put_back()
+        if self._depth:
+            self._keeper.look()
+
     def look_ahead(self) -> None:
         """Check the next forward pass with gradients for what would fail once layers freeze.
 
@@ -195,6 +230,10 @@ class Freezer:
         if depth == self._depth:
             return
         when = "" if step is None else f" after step {step}"
+        freezing = [pair for layer in self.layers[self._depth : depth] for pair in layer.parameters]
+        spared = self._keeper.spared(freezing) if freezing else set()
+        when += f", without {len(spared)} parameters" if spared else ""
+        self._spared |= spared
         frozen = [module for layer in self.layers[:depth] for module in layer.modules]
         self._companions.prepare(f"freeze {depth} of {len(self.layers)} layers{when}", frozen)
         self._drop_watch()
@@ -212,7 +251,8 @@ class Freezer:
         finally:  # also where a listener raises
             self._companions.settle(self._frozen_modules())
             self._verified = self._depth == 0
-            if self._depth and self.check:
+            self._keeper.frozen(self._frozen_parameters(), self._frozen_modules())
+            if self._depth and self.check and not self._spared:
                 self._watch = BoundaryWatch(
                     self.layers, self._depth, self._report, self._set_verified
                 )
@@ -222,10 +262,25 @@ class Freezer:
         self.set_depth(0, step=step)
 
     def _frozen_modules(self) -> list[nn.Module]:
-        return [module for layer in self.layers[: self._depth] for module in layer.modules]
+        return [module for layer in self.layers[: self._depth] for module in self._still(layer)]
+
+    def _frozen_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [pair for layer in self.layers[: self._depth] for pair in layer.parameters]
+
+    def _still(self, layer: Layer) -> Sequence[nn.Module]:
+        """Return the modules of a layer whose mode changes: not those that others train on."""
+        spared = self._spared
+        if not spared:
+            return layer.modules
+        if layer.parameters and all(id(p) in spared for _, p in layer.parameters):
+            return ()
+        own = ((m, m._parameters.values()) for m in layer.modules)
+        return [m for m, parameters in own if spared.isdisjoint(map(id, parameters))]
 
     def _freeze(self, layer: Layer) -> None:
         for _, parameter in layer.parameters:
+            if id(parameter) in self._spared:
+                continue
             if parameter.requires_grad:
                 parameter.requires_grad_(False)
                 owner, local = self._owners[id(parameter)]
@@ -233,11 +288,12 @@ class Freezer:
             parameter.grad = None
             for optimizer in self.optimizers:
                 release(optimizer, parameter)
-        for module in layer.modules:
+        for module in self._still(layer):
             if not isinstance(module.__dict__.get("train"), StayInEval):
                 module.__dict__["train"] = StayInEval(module)
 
     def _unfreeze(self, layer: Layer) -> None:
+        self._spared.difference_update(id(p) for _, p in layer.parameters)
         for _, parameter in layer.parameters:
             owner, local = self._owners[id(parameter)]
             frozen = owner.__dict__.get(FROZEN, [])

@@ -1,24 +1,26 @@
-"""Optimizers that wrap others, and the state they hold for a parameter that freezes."""
+"""Which optimizers can be driven, and the state they hold for a parameter that freezes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
 from torch.optim import LBFGS, Optimizer
 
 from freezeout.errors import FreezeOutError
+from freezeout.freezing.holders import has_hooks, holders_of
 from freezeout.tensors import called_from
 
 __all__ = [
     "after_split",
     "check_optimizer",
     "is_active",
+    "keeps_parts",
     "makes_state_only",
     "release",
     "renew",
-    "unwrap_optimizer",
 ]
 
 
@@ -43,17 +45,6 @@ def is_active(optimizer: Optimizer) -> bool:
     return any(p.requires_grad for group in optimizer.param_groups for p in group["params"])
 
 
-def unwrap_optimizer(optimizer: Any) -> Any:
-    """Return the optimizer that really steps, without the wrappers that trainers put around it.
-
-    Args:
-        optimizer: An optimizer. One that holds another as its ``optimizer`` is a wrapper
-            (Accelerate's and Lightning's are); anything else is returned as it is.
-    """
-    inner = getattr(optimizer, "optimizer", None)
-    return unwrap_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
-
-
 def check_optimizer(optimizer: object, hint: str) -> None:
     """Raise `TypeError` unless it is an optimizer that leaves alone what has no gradient.
 
@@ -69,6 +60,13 @@ def check_optimizer(optimizer: object, hint: str) -> None:
             "FreezeOut cannot drive LBFGS: it moves parameters that have no gradient, so frozen "
             "layers would not stay as they are. Use an optimizer that skips them, as all others do."
         )
+    if not has_hooks(optimizer):
+        kind = type(optimizer).__name__
+        raise TypeError(
+            f"optimizer must have been made by torch.optim.Optimizer.__init__, but {kind} did not "
+            "call it, so its updates cannot be counted. Pass the optimizer inside it, or call "
+            "super().__init__() in it."
+        )
 
 
 def release(optimizer: Optimizer, parameter: torch.nn.Parameter) -> None:
@@ -78,13 +76,15 @@ def release(optimizer: Optimizer, parameter: torch.nn.Parameter) -> None:
     parameter can only be at one of them: it is put at the average, where training ends.
 
     Args:
-        optimizer: Any optimizer, also one that shards its state.
+        optimizer: Any optimizer, also one that shards its state; the wrappers known around it
+            release theirs, too.
         parameter: One of its parameters; any other is ignored.
     """
-    for holder in (optimizer, _local_part(optimizer)):
-        if holder is None or parameter not in holder.state:
+    for holder in (*holders_of(optimizer), _local_part(optimizer)):
+        kept = getattr(holder, "state", None)
+        if not isinstance(kept, MutableMapping) or parameter not in kept:
             continue
-        state = holder.state.pop(parameter)
+        state = kept.pop(parameter)
         if isinstance(state, dict) and "z" in state:
             _to_average(holder, parameter, state["z"])
 
@@ -165,7 +165,16 @@ def after_split(optimizer: Optimizer) -> None:
     zero._init_local_optimizer()
 
 
-def _is_zero(optimizer: Optimizer) -> bool:
+def keeps_parts(optimizer: object) -> bool:
+    """Return whether an optimizer is made of others that `after_split` makes again.
+
+    Args:
+        optimizer: Anything.
+    """
+    return _is_zero(optimizer)
+
+
+def _is_zero(optimizer: object) -> bool:
     module = sys.modules.get("torch.distributed.optim")
     kind = getattr(module, "ZeroRedundancyOptimizer", None)
     return kind is not None and isinstance(optimizer, kind)
