@@ -7,7 +7,8 @@ learners looked at; `Freezer` calls it before and after a freeze.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakMethod, WeakSet
 
@@ -43,7 +44,7 @@ class Keeper:
         self._model = model
         self._optimizers = optimizers
         self._strict = strict
-        self._witness = Witness(model) if witness else None
+        self._witness = Witness() if witness else None
         self._learners: WeakKeyDictionary[Optimizer, Learners] = WeakKeyDictionary()
         self._guards: list[StepGuard] = []
         self._followed: WeakSet[Optimizer] = WeakSet()
@@ -52,6 +53,8 @@ class Keeper:
         self._told: set[tuple[str, str]] = set()
         for optimizer in optimizers:
             self.follow(optimizer)
+        handle = model.register_load_state_dict_post_hook(_Loaded(WeakMethod(self._loaded)))
+        weakref.finalize(self, handle.remove).atexit = False
 
     def follow(self, optimizer: Optimizer) -> None:
         """Watch an optimizer's updates from now on, for as long as the keeper lives.
@@ -141,6 +144,13 @@ class Keeper:
             if self._guards and has_hooks(optimizer):
                 guard_of(optimizer).put_back(optimizer)
 
+    def _loaded(self) -> None:
+        """Take what was loaded into the model for right: it is no movement."""
+        for guard in self._guards:
+            guard.forget_copies()
+        if self._witness is not None:
+            self._witness.take_again()
+
     def _before(self, optimizer: Optimizer) -> None:
         if not self._accounted:
             self._accounted = True
@@ -227,7 +237,7 @@ class Keeper:
 
 
 class _Others:
-    """Optimizers that the freezer does not know, and whether they do anything.
+    """Remember optimizers that the freezer does not know, and whether they do anything.
 
     One that has been seen for a while and never stepped is a leftover.
     """
@@ -271,3 +281,18 @@ class _Passed:
         method = self._method()
         if method is not None:
             method(optimizer)
+
+
+class _Loaded:
+    """Take the bits again once a state is loaded; in a copy or a pickle of the model do nothing."""
+
+    def __init__(self, action: WeakMethod[Callable[[], None]] | None) -> None:
+        self._action = action
+
+    def __call__(self, module: nn.Module, keys: Any) -> None:
+        action = None if self._action is None else self._action()
+        if action is not None:
+            action()
+
+    def __reduce__(self) -> tuple[type[_Loaded], tuple[None]]:
+        return _Loaded, (None,)

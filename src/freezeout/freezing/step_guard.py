@@ -89,6 +89,11 @@ class StepGuard:
         for key in self._frozen:
             self._trial.setdefault(key, 1)
 
+    def forget_copies(self) -> None:
+        """Take parameters as they are now for right: a state was loaded into the model."""
+        self._copies.clear()
+        self._stepped = False
+
     def look(self) -> None:
         """Put back what moved since the last step: what a wrapper around the optimizer wrote."""
         if not self._stepped:
@@ -124,10 +129,7 @@ class StepGuard:
             if p.grad is not None and not p.requires_grad:  # filled by somebody else
                 p.grad = None
         self.look()
-        with torch.no_grad():
-            for key in self._frozen if self.pins else self._trial:
-                if key not in self._copies:
-                    self._copies[key] = self._frozen[key][1].detach().clone()
+        self._copy()
         if self.hides:
             self._hide(optimizer)
 
@@ -167,6 +169,8 @@ class StepGuard:
         found = {}
         for key in self._copies:
             parameter = self._frozen[key][1]
+            if parameter.requires_grad:  # thawed since
+                continue
             if key in moved:
                 found[key] = "moves what has no gradient"
             elif parameter.grad is not None:
@@ -186,6 +190,15 @@ class StepGuard:
             return self._moved()
         same = same_bits(pairs)
         return [key for key, equal in zip(keys, same, strict=True) if not equal]
+
+    @torch.no_grad()
+    def _copy(self) -> None:
+        """Copy what is on trial; copies that outlast a step are kept as they are."""
+        if not (self._wrapped or self.pins):
+            self._copies.clear()
+        for key in self._frozen if self.pins else self._trial:
+            if key not in self._copies:
+                self._copies[key] = self._frozen[key][1].detach().clone()
 
     @torch.no_grad()
     def _put_back_bits(self, keys: Sequence[int]) -> None:

@@ -7,10 +7,8 @@ freeze and compared after 1, 2, 4, 8, ... updates.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
-from weakref import WeakMethod
 
 import torch
 from torch import nn
@@ -52,22 +50,14 @@ class _Watched:
 
 
 class Witness:
-    """Remember the bits of frozen tensors, and say which have changed.
+    """Remember the bits of frozen tensors, and say which have changed."""
 
-    A state that is loaded into the model is no movement: the bits are taken again after it.
-
-    Args:
-        model: The model, without wrappers.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self) -> None:
         self._watched: list[_Watched] = []
         self._counted: list[torch.Tensor] = []
         self._versions: list[int] = []
         self._updates = 0
         self._next = 1
-        handle = model.register_load_state_dict_post_hook(_Loaded(WeakMethod(self.take_again)))
-        weakref.finalize(self, handle.remove).atexit = False
 
     def take(self, modules: Iterable[tuple[str, nn.Module]], frozen: Sequence[nn.Module]) -> None:
         """Watch what is frozen now, from now on.
@@ -137,18 +127,3 @@ class Witness:
         parts = [t._local_tensor for t in tensors if hasattr(t, "_local_tensor")]
         self._counted = [t for t in (*tensors, *parts) if not t.is_inference()]
         self._versions = [t._version for t in self._counted]
-
-
-class _Loaded:
-    """Take the bits again once a state is loaded; in a copy or a pickle of the model do nothing."""
-
-    def __init__(self, action: WeakMethod[Callable[[], None]] | None) -> None:
-        self._action = action
-
-    def __call__(self, module: nn.Module, keys: Any) -> None:
-        action = None if self._action is None else self._action()
-        if action is not None:
-            action()
-
-    def __reduce__(self) -> tuple[type[_Loaded], tuple[None]]:
-        return _Loaded, (None,)
