@@ -1,6 +1,6 @@
 """Freeze and unfreeze a prefix of layers, and check that the backward pass stops there."""
 
-from freezeout.freezing.account import Account, Entry, check_thawed
+from freezeout.freezing.account import Account, Entry
 from freezeout.freezing.eval_mode import (
     StayInEval as _StayInEval,  # noqa: F401  (its former name, in frozen models saved whole)
 )
@@ -17,7 +17,6 @@ __all__ = [
     "Listener",
     "check_groups",
     "check_optimizer",
-    "check_thawed",
     "is_active",
     "makes_state_only",
     "note_wrappers",

@@ -7,10 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["digests", "has_bits", "local_part", "same_bits"]
+__all__ = ["can_read", "digests", "has_bits", "local_part", "same_bits"]
 
 _ROW = 4096
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def can_read() -> bool:
+    """Return whether values can be read now: not while a step is compiled or captured."""
+    if torch.compiler.is_compiling():
+        return False
+    return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 
 
 def has_bits(tensor: torch.Tensor) -> bool:

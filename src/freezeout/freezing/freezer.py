@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezeout.errors import FrozenPrefixWarning, PrefixError, check_whole
-from freezeout.freezing.account import Account
+from freezeout.freezing.account import Account, check_thawed
 from freezeout.freezing.boundary import BoundaryWatch
 from freezeout.freezing.eval_mode import StayInEval, back_to_mode
 from freezeout.freezing.first_look import FirstLook
@@ -85,6 +85,10 @@ class Freezer:
         check: Whether to check after the next freezes; true at first. The check hooks every module
             for one pass, which shows in timings.
 
+    Raises:
+        ValueError: If the optimizer lacks what an earlier freezer left frozen, and would be
+            unfrozen now to be moved by nobody.
+
     Example:
         >>> from freezeout import Freezer, split_layers
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -103,6 +107,8 @@ class Freezer:
         strict: bool = False,
         witness: bool = True,
     ) -> None:
+        if optimizer is not None:
+            check_thawed(layers.model, optimizer)
         self.layers = layers
         self.optimizers = [] if optimizer is None else [optimizer]
         self.strict = strict
@@ -190,13 +196,19 @@ class Freezer:
         return self._keeper.account()
 
     def look(self) -> None:
-        """Look whether anything frozen was written to since the last update, and tell it.
+        """Compare the bits of all that is frozen with what they were, and tell what has moved.
 
-        It is done before each update by itself; `FreezeOut` does it after each, too.
+        It is done by itself after 1, 2, 4, 8, ... updates, and before each for writes in place;
+        call it at the end of a run to be sure. It does nothing with ``witness=False``.
+
+        Raises:
+            MovementError: If something moved and the freezer is strict; else `MovementWarning`.
         """
-        self._keeper.put_back()
-        if self._depth:
-            self._keeper.look()
+        self._keeper.look(everything=True)
+
+    def after_update(self) -> None:
+        """Put back what a step has taken away or a wrapper moved; `FreezeOut` calls it."""
+        self._keeper.after_update()
 
     def look_ahead(self) -> None:
         """Check the next forward pass with gradients for what would fail once layers freeze.

@@ -43,11 +43,16 @@ def note_wrappers(optimizer: Any) -> None:
     """Remember what stands around the optimizer that really steps, for `holders_of`.
 
     Args:
-        optimizer: A wrapper, or the optimizer itself.
+        optimizer: A wrapper, or the optimizer itself; wrappers around that are searched for.
     """
+    inner = unwrap_optimizer(optimizer)
+    if isinstance(inner, Optimizer):
+        _note(optimizer)
+        _search([inner], set())
+
+
+def _note(optimizer: Any) -> None:
     *around, inner = _chain(optimizer)
-    if not isinstance(inner, Optimizer):
-        return
     known = _AROUND.setdefault(inner, [])
     for wrapper in around:
         if all(wrapper is not seen() for seen in known):
@@ -116,7 +121,7 @@ def _search(ours: list[Optimizer], wanted: set[int]) -> list[Optimizer]:
     for optimizer in instances_of(Optimizer):
         inner = unwrap_optimizer(optimizer)
         if id(inner) in known:
-            note_wrappers(optimizer)
+            _note(optimizer)
         elif isinstance(inner, Optimizer) and wanted & _ids(inner):
             found[id(inner)] = inner
     return list(found.values())

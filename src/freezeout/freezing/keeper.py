@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from freezeout.errors import FrozenPrefixWarning, MovementError, MovementWarning, PrefixError
 from freezeout.freezing.account import Account, name_some, note_run, take_account
+from freezeout.freezing.bits import can_read
 from freezeout.freezing.causes import cause_of_movement, cause_of_standstill
 from freezeout.freezing.holders import has_hooks, note_wrappers, other_holders
 from freezeout.freezing.learners import Learners
@@ -53,8 +54,7 @@ class Keeper:
         self._told: set[tuple[str, str]] = set()
         for optimizer in optimizers:
             self.follow(optimizer)
-        handle = model.register_load_state_dict_post_hook(_Loaded(WeakMethod(self._loaded)))
-        weakref.finalize(self, handle.remove).atexit = False
+        self._on_load: RemovableHandle | None = None
 
     def follow(self, optimizer: Optimizer) -> None:
         """Watch an optimizer's updates from now on, for as long as the keeper lives.
@@ -96,7 +96,7 @@ class Keeper:
             self.follow(optimizer)
         if not self._optimizers:
             return set()
-        account = self._take()
+        account = self._take(search=True)
         elsewhere = set(account.names("held elsewhere"))
         found = [(name, p) for name, p in parameters if name in elsewhere]
         if found:
@@ -128,21 +128,40 @@ class Keeper:
             self._guards = [guard_of(optimizer) for optimizer in watched]
             for guard, optimizer in zip(self._guards, watched, strict=True):
                 guard.watch(kept, optimizer, self._touched)
+        self._follow_loading(bool(kept))
         if self._witness is not None and watched:
-            self._witness.take(self._model.named_modules(), modules)
+            self._witness.take(self._model, kept, modules)
 
-    def look(self) -> None:
-        """Look at what is frozen after an update: put back what a wrapper moved, tell the rest."""
+    def look(self, *, everything: bool = False) -> None:
+        """Look at what is frozen: put back what a wrapper moved, and tell the rest.
+
+        Args:
+            everything: Sum up all bits, rather than those that were written to in place.
+        """
         for guard in self._guards:
             guard.look()
         if self._witness is not None:
-            self._moved(self._witness.look())
+            self._moved(self._witness.look(everything=everything))
 
-    def put_back(self) -> None:
-        """Show optimizers all their groups again, where a step has failed halfway."""
+    def after_update(self) -> None:
+        """Put back what a wrapper moved, and groups that a step has hidden and then failed."""
+        if not self._guards:
+            return
         for optimizer in self._optimizers:
-            if self._guards and has_hooks(optimizer):
+            if has_hooks(optimizer):
                 guard_of(optimizer).put_back(optimizer)
+        for guard in self._guards:
+            guard.look()
+
+    def _follow_loading(self, follow: bool) -> None:
+        """Have `_loaded` called, but only while something is frozen: it is a mark on the model."""
+        if follow and self._on_load is None:
+            hook = _Loaded(WeakMethod(self._loaded))
+            self._on_load = self._model.register_load_state_dict_post_hook(hook)
+            weakref.finalize(self, self._on_load.remove).atexit = False
+        elif not follow and self._on_load is not None:
+            self._on_load.remove()
+            self._on_load = None
 
     def _loaded(self) -> None:
         """Take what was loaded into the model for right: it is no movement."""
@@ -152,6 +171,8 @@ class Keeper:
             self._witness.take_again()
 
     def _before(self, optimizer: Optimizer) -> None:
+        if not can_read():
+            return
         if not self._accounted:
             self._accounted = True
             self._take()
@@ -163,22 +184,27 @@ class Keeper:
     def _after(self, optimizer: Optimizer) -> None:
         learners = self._learners.get(optimizer)
         learning = learners is not None and not learners.done
-        if self._witness is None or not (learning or self._guards):
+        if self._witness is None or not (learning or self._guards) or not can_read():
             return
         skipped = getattr(optimizer, "found_inf", None)
         if (skipped is not None and bool(skipped)) or makes_state_only(optimizer):
             return
         if learners is not None and learning:
             self._stand_still(optimizer, learners.after())
-        if self._guards and optimizer is self._optimizers[0]:
+        if self._guards:
             self._moved(self._witness.update())
 
-    def _take(self) -> Account:
-        """Take the account, and tell what no optimizer holds."""
+    def _take(self, *, search: bool = False) -> Account:
+        """Take the account, and tell what no optimizer holds.
+
+        The search for others finds wrappers, too, that were made since. It takes as long as a
+        collection of garbage.
+        """
         left = [p for p in self._model.parameters() if p.requires_grad]
         held = {id(p) for o in self._optimizers for g in o.param_groups for p in g["params"]}
-        missing = any(id(p) not in held for p in left)
-        others = self._others.alive(other_holders(self._optimizers, left) if missing else [])
+        left = [p for p in left if id(p) not in held]
+        found = other_holders(self._optimizers, left) if left or search else []
+        others = self._others.alive(found)
         account = take_account(self._model, self._optimizers, others)
         lost = account.names("in no optimizer")
         if lost:

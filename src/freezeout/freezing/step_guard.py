@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from freezeout.freezing.bits import same_bits
+from freezeout.freezing.bits import can_read, same_bits
 from freezeout.freezing.holders import holders_of, keeps_tensors
 from freezeout.freezing.lists import walks_beside_groups
 from freezeout.freezing.optimizers import keeps_parts, makes_state_only
@@ -49,6 +49,7 @@ class StepGuard:
         self.pins = False
         self._kind = type(optimizer).__name__
         self._frozen: dict[int, tuple[str, nn.Parameter]] = {}
+        self._parameters: list[nn.Parameter] = []
         self._trial: dict[int, int] = {}  # updates left, by the id of a frozen parameter
         self._copies: dict[int, torch.Tensor] = {}
         self._stepped = False
@@ -78,6 +79,7 @@ class StepGuard:
         self.put_back(optimizer)
         before, self._frozen = self._frozen, {id(p): (n, p) for n, p in frozen if id(p) in held}
         self._wrapped = keeps_tensors(optimizer)
+        self._parameters = [p for _, p in self._frozen.values()]
         trial = _WRAPPED if self._wrapped else 1
         fresh = {key: trial for key in self._frozen if key not in before}
         self._trial = {k: n for k, n in (self._trial | fresh).items() if k in self._frozen}
@@ -125,17 +127,18 @@ class StepGuard:
         self.put_back(optimizer)
         if not self._frozen:
             return
-        for _, p in self._frozen.values():
-            if p.grad is not None and not p.requires_grad:  # filled by somebody else
+        for p in [p for p in self._parameters if p.grad is not None]:  # filled by somebody else
+            if not p.requires_grad:
                 p.grad = None
-        self.look()
-        self._copy()
+        if (self._trial or self._copies) and can_read():
+            self.look()
+            self._copy()
         if self.hides:
             self._hide(optimizer)
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.put_back(optimizer)
-        if not self._copies:
+        if not self._copies or not can_read():
             return
         skipped = getattr(optimizer, "found_inf", None)
         if (skipped is not None and bool(skipped)) or makes_state_only(optimizer):

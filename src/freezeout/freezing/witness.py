@@ -7,7 +7,7 @@ freeze and compared after 1, 2, 4, 8, ... updates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,21 +59,28 @@ class Witness:
         self._updates = 0
         self._next = 1
 
-    def take(self, modules: Iterable[tuple[str, nn.Module]], frozen: Sequence[nn.Module]) -> None:
+    def take(
+        self,
+        model: nn.Module,
+        parameters: Sequence[tuple[str, nn.Parameter]],
+        modules: Sequence[nn.Module],
+    ) -> None:
         """Watch what is frozen now, from now on.
 
         Args:
-            modules: Names and modules of the model.
-            frozen: Modules that are in inference mode for good; their buffers do not change.
+            model: The model, without wrappers.
+            parameters: Names and parameters that are frozen; one of them is enough to know it.
+            modules: Modules that are in inference mode for good; their buffers do not change.
         """
-        still = {id(module) for module in frozen}
-        named = [(f"{name}." if name else "", module) for name, module in modules]
-        self._watched = [
-            _Watched(prefix + local, module, local)
-            for prefix, module in named
-            if id(module) in still
-            for local in (*module._parameters, *module._buffers)
-        ]
+        known: set[int | str] = {id(p) for _, p in parameters}
+        known.update(name for name, _ in parameters)
+        still = {id(module) for module in modules}
+        self._watched = []
+        for path, module in model.named_modules():
+            prefix = f"{path}." if path else ""
+            own = [n for n, p in module._parameters.items() if {id(p), prefix + n} & known]
+            own += module._buffers if id(module) in still else ()
+            self._watched += [_Watched(prefix + local, module, local) for local in own]
         self._updates, self._next = 0, 1
         self.take_again()
 
@@ -83,9 +90,13 @@ class Witness:
         self._note(self._watched)
         self._count_versions()
 
-    def look(self) -> list[str]:
-        """Return the names of tensors that were written to in place and have other bits now."""
-        if [t._version for t in self._counted] == self._versions:
+    def look(self, *, everything: bool = False) -> list[str]:
+        """Return the names of tensors that were written to in place and have other bits now.
+
+        Args:
+            everything: Look at all, also at what was written to in other ways.
+        """
+        if not everything and [t._version for t in self._counted] == self._versions:
             return []
         return self._compare()
 

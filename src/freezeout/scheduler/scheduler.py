@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from freezeout.errors import FrozenPrefixWarning
-from freezeout.freezing import Freezer, check_thawed
+from freezeout.freezing import Freezer
 from freezeout.layers import check_something_learns
 from freezeout.scheduler.rates import RateScheduler
 from freezeout.scheduler.together import check_alone, note_driver
@@ -100,7 +100,6 @@ class FreezeOut(RateScheduler):
         self._warn_of_ties()
         if together_with is None:
             check_alone(self.layers.model, optimizer)
-            check_thawed(self.layers.model, optimizer)
             freezer = Freezer(self.layers, optimizer, strict=strict, witness=witness)
             if self._thresholds:
                 freezer.look_ahead()
@@ -124,7 +123,7 @@ class FreezeOut(RateScheduler):
         return self._due_at(step)
 
     def _freeze(self, n: int) -> None:
-        self.freezer.look()
+        self.freezer.after_update()
         for _ in range(len(self._together)):  # a freeze may leave one of the optimizers idle
             depth = self._together.due
             if depth == self.freezer.depth:
