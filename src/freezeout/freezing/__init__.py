@@ -7,7 +7,12 @@ from freezeout.freezing.eval_mode import (
 from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener, unfreeze
 from freezeout.freezing.groups import check_groups, split_groups
 from freezeout.freezing.holders import note_wrappers, unwrap_optimizer
-from freezeout.freezing.optimizers import check_optimizer, is_active, makes_state_only
+from freezeout.freezing.optimizers import (
+    check_optimizer,
+    is_active,
+    is_inner_step,
+    makes_state_only,
+)
 
 __all__ = [
     "Account",
@@ -18,6 +23,7 @@ __all__ = [
     "check_groups",
     "check_optimizer",
     "is_active",
+    "is_inner_step",
     "makes_state_only",
     "note_wrappers",
     "split_groups",

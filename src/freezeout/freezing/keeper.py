@@ -22,7 +22,7 @@ from freezeout.freezing.bits import can_read
 from freezeout.freezing.causes import cause_of_movement, cause_of_standstill
 from freezeout.freezing.holders import has_hooks, note_wrappers, other_holders
 from freezeout.freezing.learners import Learners
-from freezeout.freezing.optimizers import makes_state_only
+from freezeout.freezing.optimizers import is_inner_step, makes_state_only
 from freezeout.freezing.step_guard import StepGuard, guard_of
 from freezeout.freezing.witness import Witness
 
@@ -72,10 +72,8 @@ class Keeper:
         if self._witness is not None:
             names = {id(p): name for name, p in self._model.named_parameters()}
             self._learners[optimizer] = Learners(names)
-        before = _Passed(WeakMethod(self._before))
-        before.handle = optimizer.register_step_pre_hook(before)
-        after = _Passed(WeakMethod(self._after))
-        after.handle = optimizer.register_step_post_hook(after)
+        optimizer.register_step_pre_hook(_Passed(WeakMethod(self._before)))
+        optimizer.register_step_post_hook(_Passed(WeakMethod(self._after)))
 
     def account(self) -> Account:
         """Return what becomes of every parameter of the model now."""
@@ -212,7 +210,7 @@ class Keeper:
                 "lost",
                 lost,
                 "no optimizer holds {names}, although a gradient is required there: "
-                f"{100 * account.share('in no optimizer'):.0f} % of the model never learns. Give "
+                f"{100 * account.share('in no optimizer'):.2g} % of the model never learns. Give "
                 "all to the optimizer, or to another one with together_with=; if it is to stay as "
                 "it is, say so with requires_grad_(False).",
             )
@@ -290,22 +288,19 @@ class _Others:
 def _count_in(optimizer: Optimizer, steps: list[int]) -> None:
     def count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         steps[0] = 1
-        handle.remove()
 
-    handle = optimizer.register_step_post_hook(count)
+    optimizer.register_step_post_hook(count)
 
 
 class _Passed:
-    """Pass a step on to a keeper while it lives; then go away."""
-
-    handle: RemovableHandle
+    """Pass a step on to a keeper while it lives."""
 
     def __init__(self, method: WeakMethod[Any]) -> None:
         self._method = method
 
     def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         method = self._method()
-        if method is not None:
+        if method is not None and not is_inner_step(optimizer):
             method(optimizer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import MutableMapping
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ __all__ = [
     "after_split",
     "check_optimizer",
     "is_active",
+    "is_inner_step",
     "keeps_parts",
     "makes_state_only",
     "release",
@@ -137,6 +139,26 @@ def makes_state_only(optimizer: Optimizer) -> bool:
         return False
     code = getattr(getattr(module, "_init_optim_state", None), "__code__", None)
     return called_from(code)
+
+
+def is_inner_step(optimizer: Optimizer) -> bool:
+    """Return whether the step being done is part of another one of the same optimizer.
+
+    A subclass whose ``step`` calls ``super().step()`` has its hooks run for both.
+
+    Args:
+        optimizer: One whose hook is running.
+    """
+    steps = (vars(kind).get("step") for kind in type(optimizer).__mro__)
+    if sum(hasattr(step, "hooked") for step in steps) < 2:
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    found = 0
+    while frame is not None and found < 2:
+        if frame.f_code.co_name == "wrapper":  # what torch puts around a step, to run its hooks
+            found += frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return found == 2
 
 
 def after_split(optimizer: Optimizer) -> None:

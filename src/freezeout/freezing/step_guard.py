@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from freezeout.freezing.bits import can_read, same_bits
 from freezeout.freezing.holders import holders_of, keeps_tensors
 from freezeout.freezing.lists import walks_beside_groups
-from freezeout.freezing.optimizers import keeps_parts, makes_state_only
+from freezeout.freezing.optimizers import is_inner_step, keeps_parts, makes_state_only
 
 __all__ = ["StepGuard", "Tell", "guard_of"]
 
@@ -124,6 +124,8 @@ class StepGuard:
         self._hidden = []
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if is_inner_step(optimizer):
+            return
         self.put_back(optimizer)
         if not self._frozen:
             return
@@ -137,6 +139,8 @@ class StepGuard:
             self._hide(optimizer)
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if is_inner_step(optimizer):
+            return
         self.put_back(optimizer)
         if not self._copies or not can_read():
             return
@@ -150,6 +154,7 @@ class StepGuard:
                 self._stepped = False
                 self._count()
             return
+        self._stepped = False
         what = "; ".join(dict.fromkeys(touched.values()))
         blind = ", although it did not see them" if self.hides else ""
         self.pins = self.pins or self.hides

@@ -20,6 +20,7 @@ from freezeout.freezing import (
     Freezer,
     check_groups,
     check_optimizer,
+    is_inner_step,
     makes_state_only,
     note_wrappers,
     split_groups,
@@ -361,7 +362,7 @@ def _count_updates(optimizer: Optimizer, scheduler: RateScheduler) -> None:
         skipped = getattr(optimizer, "found_inf", None)
         if scheduler is None or (skipped is not None and bool(skipped)):
             return
-        if not makes_state_only(optimizer):
+        if not (makes_state_only(optimizer) or is_inner_step(optimizer)):
             scheduler._updates += 1
 
     optimizer.register_step_post_hook(count)
