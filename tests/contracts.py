@@ -419,9 +419,10 @@ def settings_survive_the_split(case: Case) -> None:
     before = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "lr")}
     scheduler = FreezeOut(optimizer, model, STEPS)
     assert len(optimizer.param_groups) == len(scheduler.layers)
+    assert [group["name"] for group in optimizer.param_groups] == list(scheduler.layers.names)
     for group in optimizer.param_groups:
-        kept = {k: v for k, v in group.items() if k not in ("params", "lr", "initial_lr")}
-        _equal(kept, before)
+        ours = ("params", "lr", "initial_lr", "name")
+        _equal({k: v for k, v in group.items() if k not in ours}, before)
         assert group["initial_lr"] == case.settings["lr"]
 
 

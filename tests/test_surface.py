@@ -47,6 +47,8 @@ def test_exported_names_are_these():
         "Layer",
         "LayerCost",
         "Layers",
+        "MovementError",
+        "MovementWarning",
         "Plan",
         "PrefixError",
         "RunError",

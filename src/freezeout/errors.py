@@ -5,6 +5,7 @@
     FreezeOutError
     ├── SplitError         a model cannot be cut into an ordered list of layers
     ├── PrefixError        a frozen layer's output still needs a gradient (only when strict)
+    ├── MovementError      what is frozen moved, or what should learn did not (only when strict)
     ├── DistributedError   processes disagree on what freezes, or a wrapper cannot follow a freeze
     ├── CostError          a training step cannot be measured, or measured costs do not fit
     ├── CheckpointError    a checkpoint is damaged, or was made by another network or other settings
@@ -13,6 +14,7 @@
     └── DivergenceError    the loss became NaN or infinite
 
     FrozenPrefixWarning    freezing was asked for but saves less than it could
+    MovementWarning        what is frozen moved, or what should learn does not
 
 Bad arguments raise ``ValueError`` or ``TypeError``, as everywhere in Python. Every message says
 what was given, what is allowed, and what to do.
@@ -32,6 +34,8 @@ __all__ = [
     "DivergenceError",
     "FreezeOutError",
     "FrozenPrefixWarning",
+    "MovementError",
+    "MovementWarning",
     "PrefixError",
     "RunError",
     "SplitError",
@@ -53,6 +57,10 @@ class SplitError(FreezeOutError):
 
 class PrefixError(FreezeOutError):
     """The output of a frozen layer still needs a gradient, so the backward pass does not stop."""
+
+
+class MovementError(FreezeOutError):
+    """Something frozen moved, or something that should learn did not."""
 
 
 class DistributedError(FreezeOutError):
@@ -90,6 +98,10 @@ class DivergenceError(FreezeOutError):
 
 class FrozenPrefixWarning(UserWarning):
     """Freezing works, but saves less than it could; the text says what stands in the way."""
+
+
+class MovementWarning(UserWarning):
+    """Something frozen moved, or something that should learn does not; the text says what."""
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -106,6 +106,7 @@ class RateOnly(RateScheduler):
         layers: As for `FreezeOut`.
         example: As for `FreezeOut`.
         strict: Not used: nothing freezes, so there is no frozen output to check.
+        witness: Not used, for the same reason.
         together_with: The `RateOnly` of another optimizer of the same model.
         **settings: The settings of a `Schedule`, one by one.
 
@@ -134,11 +135,17 @@ class RateOnly(RateScheduler):
     _freezes = False
 
     def _make_freezer(
-        self, optimizer: Optimizer, model: nn.Module, together_with: Self | None, *, strict: bool
+        self,
+        optimizer: Optimizer,
+        model: nn.Module,
+        together_with: Self | None,
+        *,
+        strict: bool,
+        witness: bool,
     ) -> Freezer:
         if together_with is not None:
             return together_with.freezer
-        freezer = Freezer(self.layers, optimizer, strict=strict)
+        freezer = Freezer(self.layers, optimizer, strict=strict, witness=False)
         model.register_forward_pre_hook(_Hold(self._settle))
         return freezer
 

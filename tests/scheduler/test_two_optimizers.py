@@ -33,6 +33,8 @@ def test_two_optimizers_freeze_as_one_in_any_order(interleaved: bool) -> None:
     apart = two(alone)
     freezer = Freezer(split_layers(alone), apart[0])
     freezer.optimizers.append(apart[1])
+    for optimizer in apart:  # without gradients: what no optimizer holds is looked at now
+        optimizer.step()
     for step in range(STEPS):
         for net in (model, alone):
             loss_of(net, step).backward()

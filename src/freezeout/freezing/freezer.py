@@ -10,17 +10,19 @@ them. Group membership in the optimizer never changes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import nn
 from torch.optim import Optimizer
 
-from freezeout.errors import FrozenPrefixWarning, PrefixError, check_whole
+from freezeout.errors import FrozenPrefixWarning, PrefixError, check_bool, check_whole
+from freezeout.freezing.account import Account, check_thawed
 from freezeout.freezing.boundary import BoundaryWatch
 from freezeout.freezing.eval_mode import back_to_mode, stay_in_eval
 from freezeout.freezing.first_look import FirstLook
+from freezeout.freezing.keeper import Keeper
 from freezeout.freezing.optimizers import release, renew
 from freezeout.freezing.outline import Outlines
 from freezeout.freezing.quiet import let_change, stop_changes
@@ -82,12 +84,21 @@ class Freezer:
         optimizer: Its state for frozen parameters is released; ``None`` if there is none. Further
             ones can be added to `optimizers`.
         strict: Raise `PrefixError` where the check fails, instead of warning with
-            `FrozenPrefixWarning`.
+            `FrozenPrefixWarning`. The same for what the witness sees: `MovementError` instead of
+            `MovementWarning`.
+        witness: Watch the bits of what is frozen, and of what should learn in the first updates,
+            and tell who moved or did not move (see `freezeout.freezing.Account` for the kinds).
+            It reads version counters before every update, and sums up all bits now and then.
 
     Attributes:
         optimizers: Those whose state for frozen parameters is released.
         check: Whether to check after the next freezes; true at first. The check hooks every module
             for one pass, which shows in timings.
+
+    Raises:
+        TypeError: If `strict` or `witness` is not ``True`` or ``False``.
+        ValueError: If the optimizer lacks what an earlier freezer left frozen, and would be
+            unfrozen now to be moved by nobody.
 
     Example:
         >>> from freezeout import Freezer, split_layers
@@ -100,8 +111,17 @@ class Freezer:
     """
 
     def __init__(
-        self, layers: Layers, optimizer: Optimizer | None = None, *, strict: bool = False
+        self,
+        layers: Layers,
+        optimizer: Optimizer | None = None,
+        *,
+        strict: bool = False,
+        witness: bool = True,
     ) -> None:
+        check_bool("strict", strict, "It says whether to raise where a check fails.")
+        check_bool("witness", witness, "It says whether to watch the bits of what is frozen.")
+        if optimizer is not None:
+            check_thawed(layers.model, optimizer)
         self.layers = layers
         self.optimizers = [] if optimizer is None else [optimizer]
         self.strict = strict
@@ -114,8 +134,10 @@ class Freezer:
         self._told: set[str] = set()
         self._listeners: list[Listener] = []
         self._companions = Companions(layers.model)
+        self._spared: set[int] = set()
         self._refresh()
         start_thawed(layers.model)
+        self._keeper = Keeper(layers.model, self.optimizers, strict=strict, witness=witness)
 
     @property
     def depth(self) -> int:
@@ -172,6 +194,34 @@ class Freezer:
         """
         self._companions.follow(replace=replace, keep_unsharded=keep_unsharded, timeout=timeout)
 
+    def add_optimizer(self, optimizer: Optimizer) -> None:
+        """Add an optimizer of the same model: its state for frozen parameters is released, too.
+
+        Args:
+            optimizer: Another one than those in `optimizers`.
+        """
+        self.optimizers.append(optimizer)
+        self._keeper.follow(optimizer)
+
+    def account(self) -> Account:
+        """Return what becomes of every parameter of the model: who moves it, who froze it."""
+        return self._keeper.account()
+
+    def look(self) -> None:
+        """Compare the bits of all that is frozen with what they were, and tell what has moved.
+
+        It is done by itself after 1, 2, 4, 8, ... updates, and before each for writes in place;
+        call it at the end of a run to be sure. It does nothing with ``witness=False``.
+
+        Raises:
+            MovementError: If something moved and the freezer is strict; else `MovementWarning`.
+        """
+        self._keeper.look(everything=True)
+
+    def after_update(self) -> None:
+        """Put back what a step has taken away or a wrapper moved; `FreezeOut` calls it."""
+        self._keeper.after_update()
+
     def look_ahead(self) -> None:
         """Check the next forward pass with gradients for what would fail once layers freeze.
 
@@ -189,6 +239,7 @@ class Freezer:
             self._refresh()
             self._freeze_again(self._depth)
             self._companions.settle(self._frozen_modules())
+            self._keeper.frozen(self._frozen_parameters(), self._frozen_modules())
 
     def set_depth(self, depth: int, *, step: int | None = None) -> None:
         """Freeze exactly the first `depth` layers; do nothing if they are frozen already.
@@ -210,7 +261,10 @@ class Freezer:
             return
         when = "" if step is None else f" after step {step}"
         self._refresh()
-        frozen = [module for layer in self.layers[:depth] for module in layer.modules]
+        spared = self._find_spared(depth) if depth > self._depth else set()
+        when += f", without {len(spared)} parameters" if spared else ""
+        self._spared |= spared
+        frozen = [module for layer in self.layers[:depth] for module in self._still(layer)]
         self._companions.prepare(f"freeze {depth} of {len(self.layers)} layers{when}", frozen)
         self._drop_watch()
         try:
@@ -228,8 +282,10 @@ class Freezer:
         finally:  # also where a listener raises
             self._companions.settle(self._frozen_modules())
             self._verified = self._depth == 0
+            self._keeper.frozen(self._frozen_parameters(), self._frozen_modules())
             if self._depth and self.check:
                 self._trial = Trial(self.layers.model, self._frozen_modules(), self._outlines)
+            if self._depth and self.check and not self._spared:
                 self._watch = BoundaryWatch(
                     self.layers, self._depth, self._report, self._follow_changes, self._set_verified
                 )
@@ -239,7 +295,29 @@ class Freezer:
         self.set_depth(0, step=step)
 
     def _frozen_modules(self) -> list[nn.Module]:
-        return [module for layer in self.layers[: self._depth] for module in layer.modules]
+        return [module for layer in self.layers[: self._depth] for module in self._still(layer)]
+
+    def _frozen_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [pair for layer in self.layers[: self._depth] for pair in layer.parameters]
+
+    def _still(self, layer: Layer) -> Sequence[nn.Module]:
+        """Return the modules of a layer whose mode changes: not those that others train on."""
+        spared = self._spared
+        if not spared:
+            return layer.modules
+        if layer.parameters and all(id(p) in spared for _, p in layer.parameters):
+            return ()
+        own = ((m, m._parameters.values()) for m in layer.modules)
+        return [m for m, parameters in own if spared.isdisjoint(map(id, parameters))]
+
+    def _find_spared(self, depth: int) -> set[int]:
+        """Return which parameters of the first layers another optimizer moves, new ones alone."""
+        return self._keeper.spared(
+            (name, p)
+            for layer in self.layers[:depth]
+            for name, p in layer.parameters
+            if p.requires_grad and id(p) not in self._spared
+        )
 
     def _refresh(self) -> bool:
         """Look the layers up in the model as it is now; return whether it has changed."""
@@ -250,6 +328,7 @@ class Freezer:
         if not self._refresh():
             return False
         self._freeze_again(self._depth)
+        self._keeper.frozen(self._frozen_parameters(), self._frozen_modules())
         return True
 
     def _freeze_again(self, depth: int) -> None:
@@ -261,17 +340,18 @@ class Freezer:
         model = self.layers.model
         came_late = layer.index < self._depth
         for name, parameter in layer.parameters:
-            if came_late and not parameter.requires_grad:
+            if id(parameter) in self._spared or (came_late and not parameter.requires_grad):
                 continue
             freeze_parameter(model, name, parameter)
             parameter.grad = None
             for optimizer in self.optimizers:
                 release(optimizer, parameter)
-        for module in layer.modules:
+        for module in self._still(layer):
             stop_changes(module)
             stay_in_eval(module, wanted=module.training or (came_late and model.training))
 
     def _unfreeze(self, layer: Layer) -> None:
+        self._spared.difference_update(id(p) for _, p in layer.parameters)
         for _, parameter in thaw_parameters(self.layers.model, layer.parameters):
             for optimizer in self.optimizers:
                 renew(optimizer, parameter)

@@ -1,24 +1,28 @@
-"""Optimizers that wrap others, and the state they hold for a parameter that freezes."""
+"""Which optimizers can be driven, and the state they hold for a parameter that freezes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import MutableMapping
+from types import FrameType
 from typing import Any
 
 import torch
 from torch.optim import LBFGS, Optimizer
 
 from freezeout.errors import FreezeOutError
+from freezeout.freezing.holders import has_hooks, holders_of
 from freezeout.tensors import called_from
 
 __all__ = [
     "after_split",
     "check_optimizer",
     "is_active",
+    "is_inner_step",
+    "keeps_parts",
     "makes_state_only",
     "release",
     "renew",
-    "unwrap_optimizer",
 ]
 
 
@@ -43,17 +47,6 @@ def is_active(optimizer: Optimizer) -> bool:
     return any(p.requires_grad for group in optimizer.param_groups for p in group["params"])
 
 
-def unwrap_optimizer(optimizer: Any) -> Any:
-    """Return the optimizer that really steps, without the wrappers that trainers put around it.
-
-    Args:
-        optimizer: An optimizer. One that holds another as its ``optimizer`` is a wrapper
-            (Accelerate's and Lightning's are); anything else is returned as it is.
-    """
-    inner = getattr(optimizer, "optimizer", None)
-    return unwrap_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
-
-
 def check_optimizer(optimizer: object, hint: str) -> None:
     """Raise `TypeError` unless it is an optimizer that leaves alone what has no gradient.
 
@@ -69,6 +62,13 @@ def check_optimizer(optimizer: object, hint: str) -> None:
             "FreezeOut cannot drive LBFGS: it moves parameters that have no gradient, so frozen "
             "layers would not stay as they are. Use an optimizer that skips them, as all others do."
         )
+    if not has_hooks(optimizer):
+        kind = type(optimizer).__name__
+        raise TypeError(
+            f"optimizer must have been made by torch.optim.Optimizer.__init__, but {kind} did not "
+            "call it, so its updates cannot be counted. Pass the optimizer inside it, or call "
+            "super().__init__() in it."
+        )
 
 
 def release(optimizer: Optimizer, parameter: torch.nn.Parameter) -> None:
@@ -78,13 +78,15 @@ def release(optimizer: Optimizer, parameter: torch.nn.Parameter) -> None:
     parameter can only be at one of them: it is put at the average, where training ends.
 
     Args:
-        optimizer: Any optimizer, also one that shards its state.
+        optimizer: Any optimizer, also one that shards its state; the wrappers known around it
+            release theirs, too.
         parameter: One of its parameters; any other is ignored.
     """
-    for holder in (optimizer, _local_part(optimizer)):
-        if holder is None or parameter not in holder.state:
+    for holder in (*holders_of(optimizer), _local_part(optimizer)):
+        kept = getattr(holder, "state", None)
+        if not isinstance(kept, MutableMapping) or parameter not in kept:
             continue
-        state = holder.state.pop(parameter)
+        state = kept.pop(parameter)
         if isinstance(state, dict) and "z" in state:
             _to_average(holder, parameter, state["z"])
 
@@ -139,6 +141,26 @@ def makes_state_only(optimizer: Optimizer) -> bool:
     return called_from(code)
 
 
+def is_inner_step(optimizer: Optimizer) -> bool:
+    """Return whether the step being done is part of another one of the same optimizer.
+
+    A subclass whose ``step`` calls ``super().step()`` has its hooks run for both.
+
+    Args:
+        optimizer: One whose hook is running.
+    """
+    steps = (vars(kind).get("step") for kind in type(optimizer).__mro__)
+    if sum(hasattr(step, "hooked") for step in steps) < 2:
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    found = 0
+    while frame is not None and found < 2:
+        if frame.f_code.co_name == "wrapper":  # what torch puts around a step, to run its hooks
+            found += frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return found == 2
+
+
 def after_split(optimizer: Optimizer) -> None:
     """Let an optimizer made of others follow a change of its parameter groups.
 
@@ -165,7 +187,16 @@ def after_split(optimizer: Optimizer) -> None:
     zero._init_local_optimizer()
 
 
-def _is_zero(optimizer: Optimizer) -> bool:
+def keeps_parts(optimizer: object) -> bool:
+    """Return whether an optimizer is made of others that `after_split` makes again.
+
+    Args:
+        optimizer: Anything.
+    """
+    return _is_zero(optimizer)
+
+
+def _is_zero(optimizer: object) -> bool:
     module = sys.modules.get("torch.distributed.optim")
     kind = getattr(module, "ZeroRedundancyOptimizer", None)
     return kind is not None and isinstance(optimizer, kind)

@@ -18,8 +18,11 @@ from typing_extensions import Self, Unpack
 from freezeout.errors import CheckpointError, FreezeOutError, check_whole
 from freezeout.freezing import (
     Freezer,
+    check_groups,
     check_optimizer,
+    is_inner_step,
     makes_state_only,
+    note_wrappers,
     split_groups,
     unwrap_optimizer,
 )
@@ -55,6 +58,7 @@ class RateScheduler(LRScheduler):
         layers: See `FreezeOut`.
         example: See `FreezeOut`.
         strict: See `FreezeOut`.
+        witness: See `FreezeOut`.
         together_with: A scheduler of the same class, of another optimizer of the same model.
         **settings: See `FreezeOut`.
 
@@ -86,10 +90,11 @@ class RateScheduler(LRScheduler):
         layers: Layers | Sequence[LayerSpec] | None = None,
         example: Any = None,
         strict: bool = False,
+        witness: bool = True,
         together_with: Self | None = None,
         **settings: Unpack[ScheduleSettings],
     ) -> None:
-        optimizer = unwrap_optimizer(optimizer)
+        given, optimizer = optimizer, unwrap_optimizer(optimizer)
         hint = "Pass the one that steps; unwrap it if a framework has wrapped it."
         check_optimizer(optimizer, hint)
         if together_with is not None:
@@ -119,9 +124,14 @@ class RateScheduler(LRScheduler):
         if together_with is not None:
             check_same_steps(self._freeze_steps, together_with._freeze_steps)
             self._together = together_with._together
-        # A refusal up to here leaves the model and the optimizer as they were.
-        self.freezer = self._make_freezer(optimizer, model, together_with, strict=strict)
+        note_wrappers(given)
         split = self._sets_rates or not self._freezes
+        if split:
+            check_groups(optimizer, self.layers)
+        # A refusal up to here leaves the model and the optimizer as they were.
+        self.freezer = self._make_freezer(
+            optimizer, model, together_with, strict=strict, witness=witness
+        )
         self._group_layers = split_groups(optimizer, self.layers) if split else []
         self._updates = 0
         self._idle_calls = 0
@@ -133,7 +143,13 @@ class RateScheduler(LRScheduler):
 
     @abstractmethod
     def _make_freezer(
-        self, optimizer: Optimizer, model: nn.Module, together_with: Self | None, *, strict: bool
+        self,
+        optimizer: Optimizer,
+        model: nn.Module,
+        together_with: Self | None,
+        *,
+        strict: bool,
+        witness: bool,
     ) -> Freezer:
         """Check what this class alone needs, then return the freezer: new, or `together_with`'s."""
 
@@ -346,7 +362,7 @@ def _count_updates(optimizer: Optimizer, scheduler: RateScheduler) -> None:
         skipped = getattr(optimizer, "found_inf", None)
         if scheduler is None or (skipped is not None and bool(skipped)):
             return
-        if not makes_state_only(optimizer):
+        if not (makes_state_only(optimizer) or is_inner_step(optimizer)):
             scheduler._updates += 1
 
     optimizer.register_step_post_hook(count)

@@ -39,7 +39,10 @@ class FreezeOut(RateScheduler):
         schedule: The settings as one object, in place of giving them one by one.
         layers: How to cut the model (see `split_layers`), or its result.
         example: An example input, to find the true order of execution (see `split_layers`).
-        strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
+        strict: Raise, rather than warn, if a frozen layer's output still needs a gradient, or the
+            witness sees something.
+        witness: Watch that what is frozen keeps its bits, and that what should learn moves in the
+            first updates (see `Freezer`).
         together_with: The `FreezeOut` of another optimizer of the same model (Muon for matrices,
             AdamW for the rest). Both freeze as one, a layer once both are done with it. Settings
             that are left out, and the layers, are those of the other.
@@ -57,13 +60,15 @@ class FreezeOut(RateScheduler):
     Raises:
         TypeError: If an argument has the wrong type, or the optimizer moves parameters that have
             no gradient.
-        ValueError: If a setting is out of range, `layers` or `optimizer` are of another model, or
-            another `FreezeOut` drives this one and is not given as `together_with`.
+        ValueError: If a setting is out of range, `layers` or `optimizer` are of another model,
+            another `FreezeOut` drives this one and is not given as `together_with`, the optimizer
+            lacks what an earlier run left frozen, or it keeps lists that cannot be split by layer.
         SplitError: If the model cannot be cut into layers.
 
     Warns:
         FrozenPrefixWarning: If a tied weight keeps the backward pass alive through frozen layers,
             or ``torch.compile`` would give up on the model after some freezes.
+        MovementWarning: If something frozen moves, or something that should learn does not.
 
     Example:
         >>> import torch
@@ -83,18 +88,24 @@ class FreezeOut(RateScheduler):
     """
 
     def _make_freezer(
-        self, optimizer: Optimizer, model: nn.Module, together_with: Self | None, *, strict: bool
+        self,
+        optimizer: Optimizer,
+        model: nn.Module,
+        together_with: Self | None,
+        *,
+        strict: bool,
+        witness: bool,
     ) -> Freezer:
         check_something_learns(self.layers, len(self._thresholds))
         self._warn_of_ties()
         if together_with is None:
             check_alone(self.layers.model, optimizer)
-            freezer = Freezer(self.layers, optimizer, strict=strict)
+            freezer = Freezer(self.layers, optimizer, strict=strict, witness=witness)
             if self._thresholds:
                 freezer.look_ahead()
         else:
             freezer = together_with.freezer
-            freezer.optimizers.append(optimizer)
+            freezer.add_optimizer(optimizer)
         self._outermost = weakref.ref(model)
         self._told: set[str] = set()
         self._graphs = Graphs(self.layers)
@@ -112,6 +123,7 @@ class FreezeOut(RateScheduler):
         return self._due_at(step)
 
     def _freeze(self, n: int) -> None:
+        self.freezer.after_update()
         for _ in range(len(self._together)):  # a freeze may leave one of the optimizers idle
             depth = self._together.due
             if depth == self.freezer.depth:

@@ -1,9 +1,13 @@
-"""Find every ``DistributedDataParallel`` around a model, whoever made it and whenever."""
+"""Find every ``DistributedDataParallel`` around a model, whoever made it and whenever.
+
+`instances_of` finds the live objects of any class.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch.distributed as dist
 from torch import nn
@@ -14,7 +18,9 @@ from freezeout.wrappers.ddp import (
     is_retired,
 )
 
-__all__ = ["wrappers_of"]
+__all__ = ["instances_of", "wrappers_of"]
+
+T = TypeVar("T")
 
 
 def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
@@ -43,7 +49,7 @@ def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
 def _around(model: nn.Module) -> list[DistributedDataParallel]:
     place = {id(p): i for i, p in enumerate(model.parameters())}
     found = []
-    for wrapper in _all_wrappers():
+    for wrapper in instances_of(DistributedDataParallel):
         shared = [place[id(p)] for p in _parameters(wrapper) if id(p) in place]
         if shared and not is_retired(wrapper) and _is_alive(wrapper):
             found.append((min(shared), len(shared), wrapper))
@@ -51,11 +57,17 @@ def _around(model: nn.Module) -> list[DistributedDataParallel]:
     return [wrapper for _, _, wrapper in found]
 
 
-def _all_wrappers() -> list[DistributedDataParallel]:
-    """Return every wrapper in this process: the objects that refer to the class."""
-    kinds: list[type] = [DistributedDataParallel]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
+def instances_of(kind: type[T]) -> list[T]:
+    """Return the live objects of a class and its subclasses: the objects that refer to these.
+
+    Leftovers in reference cycles are among them until the garbage collector runs.
+
+    Args:
+        kind: Any class written in Python.
+    """
+    kinds: list[type] = [kind]
+    for known in kinds:
+        kinds += (sub for sub in type.__subclasses__(known) if sub not in kinds)
     hidden = gc.get_freeze_count() > 0  # gc.freeze() hides what is there from the search
     if hidden:
         gc.unfreeze()

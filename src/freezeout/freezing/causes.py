@@ -1,0 +1,75 @@
+"""Say what has probably moved a frozen parameter, or keeps one that should learn where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from freezeout.freezing.holders import holders_of, keeps_tensors
+
+__all__ = ["cause_of_movement", "cause_of_standstill"]
+
+
+def cause_of_movement(
+    names: Sequence[str], owners: Mapping[str, nn.Module], optimizers: Sequence[Optimizer]
+) -> str:
+    """Return a sentence about what may have moved frozen tensors, and what to do.
+
+    Args:
+        names: What moved.
+        owners: The module that owns each.
+        optimizers: Those of the freezer.
+    """
+    for name in names:
+        owner = owners.get(name)
+        if owner is None:
+            continue
+        kind = type(owner).__name__
+        if getattr(owner, "max_norm", None) is not None:
+            return (
+                f"{kind} renormalises its weights in its forward pass (max_norm). Renormalise them "
+                "once and set max_norm to None while it is frozen."
+            )
+        if any(name.endswith(f".{local}") or name == local for local in owner._buffers):
+            return (
+                f"{kind} updates its buffers in its forward pass, in evaluation mode too "
+                "(statistics, an observer). Switch that off while it is frozen."
+            )
+    for optimizer in optimizers:
+        if keeps_tensors(optimizer):
+            around = ", ".join(type(holder).__name__ for holder in holders_of(optimizer)[1:])
+            return f"What stands around {type(optimizer).__name__} ({around}) writes to them."
+    return (
+        "Something outside the optimizer's step wrote to them: an average of weights that was "
+        "copied back, p.data, a clamp over all parameters. Let it skip what requires no gradient."
+    )
+
+
+def cause_of_standstill(optimizer: Optimizer, parameters: Sequence[torch.Tensor]) -> str:
+    """Return a sentence about what may keep parameters where they are, and what to do.
+
+    Args:
+        optimizer: The one that holds them.
+        parameters: Those that never moved.
+    """
+    kind = type(optimizer).__name__
+    low = {p.dtype for p in parameters} & {torch.float16, torch.bfloat16}
+    if low:
+        kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in low))
+        return (
+            f"The updates are probably too small for {kinds}: raise the rate, or keep the weights "
+            "in float32 and compute under autocast."
+        )
+    lists = [n for n, v in vars(optimizer).items() if type(v) is list and v and n != "param_groups"]
+    if lists:
+        return (
+            f"{kind} keeps lists beside its parameter groups ({', '.join(lists)}), which may not "
+            "fit the groups any more. Pass anneal=None, which leaves the groups as they are."
+        )
+    return (
+        f"{kind} does not step them, or the rate is too small to change them. See whether their "
+        "groups reach its step, or freeze them with requires_grad_(False) if that is meant."
+    )

@@ -1,0 +1,319 @@
+"""Keep the promise of a freezer around every update: what is frozen stays, what should learn does.
+
+It takes the account of parameters, guards each optimizer's step, and has the witness and the
+learners looked at; `Freezer` calls it before and after a freeze.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary, WeakMethod, WeakSet
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from freezeout.errors import FrozenPrefixWarning, MovementError, MovementWarning, PrefixError
+from freezeout.freezing.account import Account, name_some, note_run, take_account
+from freezeout.freezing.bits import can_read
+from freezeout.freezing.causes import cause_of_movement, cause_of_standstill
+from freezeout.freezing.holders import has_hooks, note_wrappers, other_holders
+from freezeout.freezing.learners import Learners
+from freezeout.freezing.optimizers import is_inner_step, makes_state_only
+from freezeout.freezing.step_guard import StepGuard, guard_of
+from freezeout.freezing.witness import Witness
+
+__all__ = ["Keeper"]
+
+
+class Keeper:
+    """Account for parameters, and watch what a freezer's optimizers do to them.
+
+    Args:
+        model: The model, without wrappers.
+        optimizers: Those of the freezer; the list may grow.
+        strict: Raise instead of warning.
+        witness: Whether to watch the bits of what is frozen and of what should learn.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizers: list[Optimizer], *, strict: bool, witness: bool
+    ) -> None:
+        self._model = model
+        self._optimizers = optimizers
+        self._strict = strict
+        self._witness = Witness() if witness else None
+        self._learners: WeakKeyDictionary[Optimizer, Learners] = WeakKeyDictionary()
+        self._guards: list[StepGuard] = []
+        self._followed: WeakSet[Optimizer] = WeakSet()
+        self._others = _Others()
+        self._accounted = False
+        self._told: set[tuple[str, str]] = set()
+        for optimizer in optimizers:
+            self.follow(optimizer)
+        self._on_load: RemovableHandle | None = None
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Watch an optimizer's updates from now on, for as long as the keeper lives.
+
+        Args:
+            optimizer: One of the freezer's.
+        """
+        if optimizer in self._followed:
+            return
+        self._followed.add(optimizer)
+        note_run(self._model, optimizer)
+        note_wrappers(optimizer)
+        if not has_hooks(optimizer):
+            return
+        if self._witness is not None:
+            names = {id(p): name for name, p in self._model.named_parameters()}
+            self._learners[optimizer] = Learners(names)
+        optimizer.register_step_pre_hook(_Passed(WeakMethod(self._before)))
+        optimizer.register_step_post_hook(_Passed(WeakMethod(self._after)))
+
+    def account(self) -> Account:
+        """Return what becomes of every parameter of the model now."""
+        return take_account(self._model, self._optimizers)
+
+    def spared(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> set[int]:
+        """Return which parameters are not to be frozen, because another optimizer moves them.
+
+        What no optimizer holds is told, too.
+
+        Args:
+            parameters: What is about to be frozen.
+
+        Raises:
+            PrefixError: If there are such parameters, and the keeper is strict.
+        """
+        for optimizer in self._optimizers:
+            self.follow(optimizer)
+        if not self._optimizers:
+            return set()
+        account = self._take(search=True)
+        elsewhere = set(account.names("held elsewhere"))
+        found = [(name, p) for name, p in parameters if name in elsewhere]
+        if found:
+            holders = {e.holder for e in account.entries if e.name in elsewhere}
+            self._tell(
+                "elsewhere",
+                [name for name, _ in found],
+                f"another optimizer ({', '.join(sorted(filter(None, holders)))}) holds {{names}}, "
+                "so FreezeOut leaves that alone: it goes on learning, and the backward pass goes "
+                "on through it. If both train this model, make a FreezeOut for each and pass "
+                "together_with= to the second; if the other has done its work, delete it.",
+                FrozenPrefixWarning,
+                PrefixError,
+            )
+        return {id(p) for _, p in found}
+
+    def frozen(
+        self, parameters: Sequence[tuple[str, nn.Parameter]], modules: Sequence[nn.Module]
+    ) -> None:
+        """Take over what is frozen now, after a freeze or unfreeze.
+
+        Args:
+            parameters: Names and parameters of all frozen layers.
+            modules: The modules of all frozen layers.
+        """
+        watched = [optimizer for optimizer in self._optimizers if has_hooks(optimizer)]
+        kept = [(name, p) for name, p in parameters if not p.requires_grad]
+        if kept or self._guards:
+            self._guards = [guard_of(optimizer) for optimizer in watched]
+            for guard, optimizer in zip(self._guards, watched, strict=True):
+                guard.watch(kept, optimizer, self._touched)
+        self._follow_loading(bool(kept))
+        if self._witness is not None and watched:
+            self._witness.take(self._model, kept, modules)
+
+    def look(self, *, everything: bool = False) -> None:
+        """Look at what is frozen: put back what a wrapper moved, and tell the rest.
+
+        Args:
+            everything: Sum up all bits, rather than those that were written to in place.
+        """
+        for guard in self._guards:
+            guard.look()
+        if self._witness is not None:
+            self._moved(self._witness.look(everything=everything))
+
+    def after_update(self) -> None:
+        """Put back what a wrapper moved, and groups that a step has hidden and then failed."""
+        if not self._guards:
+            return
+        for optimizer in self._optimizers:
+            if has_hooks(optimizer):
+                guard_of(optimizer).put_back(optimizer)
+        for guard in self._guards:
+            guard.look()
+
+    def _follow_loading(self, follow: bool) -> None:
+        """Have `_loaded` called, but only while something is frozen: it is a mark on the model."""
+        if follow and self._on_load is None:
+            hook = _Loaded(WeakMethod(self._loaded))
+            self._on_load = self._model.register_load_state_dict_post_hook(hook)
+            weakref.finalize(self, self._on_load.remove).atexit = False
+        elif not follow and self._on_load is not None:
+            self._on_load.remove()
+            self._on_load = None
+
+    def _loaded(self) -> None:
+        """Take what was loaded into the model for right: it is no movement."""
+        for guard in self._guards:
+            guard.forget_copies()
+        if self._witness is not None:
+            self._witness.take_again()
+
+    def _before(self, optimizer: Optimizer) -> None:
+        if not can_read():
+            return
+        if not self._accounted:
+            self._accounted = True
+            self._take()
+        self.look()
+        learners = self._learners.get(optimizer)
+        if learners is not None and not learners.done:
+            learners.before(optimizer)
+
+    def _after(self, optimizer: Optimizer) -> None:
+        learners = self._learners.get(optimizer)
+        learning = learners is not None and not learners.done
+        if self._witness is None or not (learning or self._guards) or not can_read():
+            return
+        skipped = getattr(optimizer, "found_inf", None)
+        if (skipped is not None and bool(skipped)) or makes_state_only(optimizer):
+            return
+        if learners is not None and learning:
+            self._stand_still(optimizer, learners.after())
+        if self._guards:
+            self._moved(self._witness.update())
+
+    def _take(self, *, search: bool = False) -> Account:
+        """Take the account, and tell what no optimizer holds.
+
+        The search for others finds wrappers, too, that were made since. It takes as long as a
+        collection of garbage.
+        """
+        left = [p for p in self._model.parameters() if p.requires_grad]
+        held = {id(p) for o in self._optimizers for g in o.param_groups for p in g["params"]}
+        left = [p for p in left if id(p) not in held]
+        found = other_holders(self._optimizers, left) if left or search else []
+        others = self._others.alive(found)
+        account = take_account(self._model, self._optimizers, others)
+        lost = account.names("in no optimizer")
+        if lost:
+            self._tell(
+                "lost",
+                lost,
+                "no optimizer holds {names}, although a gradient is required there: "
+                f"{100 * account.share('in no optimizer'):.2g} % of the model never learns. Give "
+                "all to the optimizer, or to another one with together_with=; if it is to stay as "
+                "it is, say so with requires_grad_(False).",
+            )
+        return account
+
+    def _touched(self, names: Sequence[str], what: str) -> None:
+        if self._witness is not None:
+            self._witness.take_again()
+        self._tell("touched", names, what)
+
+    def _moved(self, names: Sequence[str]) -> None:
+        if not names:
+            return
+        for guard in self._guards:
+            guard.try_again()
+        owners = {} if self._witness is None else self._witness.owners(names)
+        cause = cause_of_movement(names, owners, self._optimizers)
+        self._tell("moved", names, f"frozen parameters or buffers moved: {{names}}. {cause}")
+
+    def _stand_still(self, optimizer: Optimizer, names: Sequence[str]) -> None:
+        if names:
+            parameters = dict(self._model.named_parameters())
+            found = [parameters[name] for name in names if name in parameters]
+            self._tell(
+                "still",
+                names,
+                "parameters never moved, although they had gradients and a rate: {names}. "
+                f"{cause_of_standstill(optimizer, found)}",
+            )
+
+    def _tell(
+        self,
+        topic: str,
+        names: Sequence[str],
+        what: str,
+        warning: type[Warning] = MovementWarning,
+        error: type[Exception] = MovementError,
+    ) -> None:
+        """Say something about parameters, once for each; `what` has a place for their names."""
+        new = [name for name in names if (topic, name) not in self._told]
+        self._told.update((topic, name) for name in new)
+        if not new:
+            return
+        message = what.replace("{names}", name_some(new))
+        if self._strict:
+            raise error(message)
+        warnings.warn(message, warning, stacklevel=2)
+
+
+class _Others:
+    """Remember optimizers that the freezer does not know, and whether they do anything.
+
+    One that has been seen for a while and never stepped is a leftover.
+    """
+
+    def __init__(self) -> None:
+        self._steps: WeakKeyDictionary[Optimizer, list[int]] = WeakKeyDictionary()
+
+    def alive(self, found: Iterable[Optimizer]) -> list[Optimizer]:
+        """Return those that have stepped since they were first found, or are found just now."""
+        alive = []
+        for optimizer in found:
+            steps = self._steps.get(optimizer)
+            if steps is None:
+                self._steps[optimizer] = steps = [1]
+                if has_hooks(optimizer):
+                    steps[0] = 0
+                    _count_in(optimizer, steps)
+                alive.append(optimizer)
+            elif steps[0]:
+                alive.append(optimizer)
+        return alive
+
+
+def _count_in(optimizer: Optimizer, steps: list[int]) -> None:
+    def count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        steps[0] = 1
+
+    optimizer.register_step_post_hook(count)
+
+
+class _Passed:
+    """Pass a step on to a keeper while it lives."""
+
+    def __init__(self, method: WeakMethod[Any]) -> None:
+        self._method = method
+
+    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        method = self._method()
+        if method is not None and not is_inner_step(optimizer):
+            method(optimizer)
+
+
+class _Loaded:
+    """Take the bits again once a state is loaded; in a copy or a pickle of the model do nothing."""
+
+    def __init__(self, action: WeakMethod[Callable[[], None]] | None) -> None:
+        self._action = action
+
+    def __call__(self, module: nn.Module, keys: Any) -> None:
+        action = None if self._action is None else self._action()
+        if action is not None:
+            action()
+
+    def __reduce__(self) -> tuple[type[_Loaded], tuple[None]]:
+        return _Loaded, (None,)

@@ -1,0 +1,140 @@
+"""Watch the bits of what is frozen, whoever may write to them.
+
+Writes in place raise a tensor's version counter, which is read before every update. Writes past it
+(through ``.data``, or other views of the memory) show in the sums of the bits, which are taken at a
+freeze and compared after 1, 2, 4, 8, ... updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from freezeout.freezing.bits import digests, has_bits
+
+__all__ = ["Witness"]
+
+
+class _Watched:
+    """A tensor in its place in a module, and what it was when it was last looked at."""
+
+    def __init__(self, name: str, owner: nn.Module, local: str) -> None:
+        self.name = name
+        self.owner = owner
+        self._local = local
+        self.is_buffer = local in owner._buffers
+        self.tensor: torch.Tensor | None = None
+        self.kind: tuple[Any, ...] = ()
+        self.digest = 0
+
+    def now(self) -> torch.Tensor | None:
+        """Return the tensor that is in the place now, if it is frozen and can be summed up."""
+        place: Any = self.owner._buffers if self.is_buffer else self.owner._parameters
+        tensor = place.get(self._local)
+        if not isinstance(tensor, torch.Tensor) or tensor.requires_grad:
+            return None
+        if self.is_buffer and self.owner.training:
+            return None
+        return tensor if has_bits(tensor) else None
+
+    def look(self) -> bool:
+        """Take note of the tensor that is there now; return whether there is one."""
+        self.tensor = tensor = self.now()
+        if tensor is None:
+            return False
+        self.kind = (type(tensor), tensor.dtype, tensor.shape, tensor.device)
+        return True
+
+
+class Witness:
+    """Remember the bits of frozen tensors, and say which have changed."""
+
+    def __init__(self) -> None:
+        self._watched: list[_Watched] = []
+        self._counted: list[torch.Tensor] = []
+        self._versions: list[int] = []
+        self._updates = 0
+        self._next = 1
+
+    def take(
+        self,
+        model: nn.Module,
+        parameters: Sequence[tuple[str, nn.Parameter]],
+        modules: Sequence[nn.Module],
+    ) -> None:
+        """Watch what is frozen now, from now on.
+
+        Args:
+            model: The model, without wrappers.
+            parameters: Names and parameters that are frozen; one of them is enough to know it.
+            modules: Modules that are in inference mode for good; their buffers do not change.
+        """
+        known: set[int | str] = {id(p) for _, p in parameters}
+        known.update(name for name, _ in parameters)
+        still = {id(module) for module in modules}
+        self._watched = []
+        for path, module in model.named_modules():
+            prefix = f"{path}." if path else ""
+            own = [n for n, p in module._parameters.items() if {id(p), prefix + n} & known]
+            own += module._buffers if id(module) in still else ()
+            self._watched += [_Watched(prefix + local, module, local) for local in own]
+        self._updates, self._next = 0, 1
+        self.take_again()
+
+    def take_again(self) -> None:
+        """Take the bits as they are now for right."""
+        self._watched = [watched for watched in self._watched if watched.look()]
+        self._note(self._watched)
+        self._count_versions()
+
+    def look(self, *, everything: bool = False) -> list[str]:
+        """Return the names of tensors that were written to in place and have other bits now.
+
+        Args:
+            everything: Look at all, also at what was written to in other ways.
+        """
+        if not everything and [t._version for t in self._counted] == self._versions:
+            return []
+        return self._compare()
+
+    def update(self) -> list[str]:
+        """Count an update; now and then, return the names of all that has other bits now."""
+        if not self._watched:
+            return []
+        self._updates += 1
+        if self._updates < self._next:
+            return []
+        self._next *= 2
+        return self._compare()
+
+    def _compare(self) -> list[str]:
+        """Sum up everything, and go on from what it is now."""
+        alike, other = [], []
+        for watched in self._watched:
+            kind = watched.kind
+            if watched.look():
+                (alike if watched.kind == kind else other).append(watched)
+        before = [watched.digest for watched in alike]
+        self._watched = alike + other
+        self._note(self._watched)
+        self._count_versions()
+        return [w.name for w, digest in zip(alike, before, strict=True) if w.digest != digest]
+
+    def owners(self, names: Sequence[str]) -> dict[str, nn.Module]:
+        """Return the modules that own tensors, by the names that `look` or `update` gave."""
+        return {w.name: w.owner for w in self._watched if w.name in names}
+
+    @staticmethod
+    def _note(watched: Sequence[_Watched]) -> None:
+        tensors = [w.tensor for w in watched if w.tensor is not None]
+        for w, digest in zip(watched, digests(tensors), strict=True):
+            w.digest = digest
+
+    def _count_versions(self) -> None:
+        tensors = [w.tensor for w in self._watched if w.tensor is not None]
+        parts = [t._local_tensor for t in tensors if hasattr(t, "_local_tensor")]
+        self._counted = [t for t in (*tensors, *parts) if not t.is_inference()]
+        self._versions = [t._version for t in self._counted]
