@@ -96,7 +96,8 @@ def test_a_second_stage_with_all_parameters_goes_on() -> None:
     optimizer = SGD(model.parameters(), lr=0.1)
     train(model, optimizer, FreezeOut(optimizer, model, STEPS, **SETTINGS))
     second = SGD(model.parameters(), lr=0.1)
-    FreezeOut(second, model, STEPS, **SETTINGS)
+    with pytest.warns(FrozenPrefixWarning, match="learn again: '0.weight'"):
+        FreezeOut(second, model, STEPS, **SETTINGS)
     assert all(p.requires_grad for p in model.parameters())
 
 
@@ -119,7 +120,8 @@ def test_two_optimizers_of_a_second_stage_hold_everything_together() -> None:
     train(model, optimizer, FreezeOut(optimizer, model, STEPS, **SETTINGS))
     matrices = SGD([p for p in model.parameters() if p.ndim > 1], lr=0.1)
     rest = Adam([p for p in model.parameters() if p.ndim == 1])
-    first = FreezeOut(matrices, model, STEPS, **SETTINGS)
+    with pytest.warns(FrozenPrefixWarning, match="learn again: '0.weight'"):
+        first = FreezeOut(matrices, model, STEPS, **SETTINGS)
     second = FreezeOut(rest, model, STEPS, together_with=first)
     assert second.freezer.account().names("learns") == NAMES
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -13,7 +14,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, split_layers, unfreeze
+from freezeout import (
+    FreezeOut,
+    Freezer,
+    FrozenPrefixWarning,
+    MovementWarning,
+    split_layers,
+    unfreeze,
+)
 from tests.contracts import differing, flags, modes, snapshot
 from tests.freezing.surgery import Convolved, learning, linear_net, start, train
 
@@ -58,9 +66,13 @@ def test_replaced_norms_freeze_with_their_layer(when: str, keep_parameters: bool
     model = Convolved()
     optimizer, scheduler = start(model)
     replace = lambda: with_other_norms(model, keep_parameters=keep_parameters)  # noqa: E731
+    told: AbstractContextManager[Any] = nullcontext()
     if when == "before":
         replace()
-    train(model, scheduler, optimizer, 20, shape=SHAPE)
+        if not keep_parameters:
+            told = pytest.warns(MovementWarning, match=r"no optimizer holds '0\.1\.weight'")
+    with told:
+        train(model, scheduler, optimizer, 20, shape=SHAPE)
     assert scheduler.frozen == 1
     if when == "right after":
         replace()
@@ -93,8 +105,8 @@ def test_a_replaced_block_freezes_in_the_place_of_the_old_one() -> None:
     model = linear_net()
     optimizer, scheduler = start(model)
     model[0] = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 16))
-    optimizer.add_param_group({"params": list(model[0].parameters())}) if False else None
-    train(model, scheduler, optimizer, 20)
+    with pytest.warns(MovementWarning, match=r"no optimizer holds '0\.0\.weight', '0\.0\.bias'"):
+        train(model, scheduler, optimizer, 20)
     assert scheduler.frozen == 1
     assert learning(model) == ["2.weight", "2.bias", "4.weight", "4.bias"]
     assert scheduler.layers.index_of(model[0][2].weight) == 0

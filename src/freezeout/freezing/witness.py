@@ -77,6 +77,8 @@ class Witness:
         still = {id(module) for module in modules}
         self._watched = []
         for path, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # its tables know names alone
+                continue
             prefix = f"{path}." if path else ""
             own = [n for n, p in module._parameters.items() if {id(p), prefix + n} & known]
             own += module._buffers if id(module) in still else ()
