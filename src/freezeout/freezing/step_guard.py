@@ -84,7 +84,7 @@ class StepGuard:
         fresh = {key: trial for key in self._frozen if key not in before}
         self._trial = {k: n for k, n in (self._trial | fresh).items() if k in self._frozen}
         self._copies = {k: copy for k, copy in self._copies.items() if k in self._frozen}
-        self._tell = WeakMethod(tell)  # type: ignore[arg-type]
+        self._tell = WeakMethod(tell)
 
     def try_again(self) -> None:
         """Put all that is frozen on trial in the next step."""

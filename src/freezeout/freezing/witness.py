@@ -114,7 +114,8 @@ class Witness:
 
     def _compare(self) -> list[str]:
         """Sum up everything, and go on from what it is now."""
-        alike, other = [], []
+        alike: list[_Watched] = []
+        other: list[_Watched] = []
         for watched in self._watched:
             kind = watched.kind
             if watched.look():

@@ -67,7 +67,8 @@ def instances_of(kind: type[T]) -> list[T]:
     """
     kinds: list[type] = [kind]
     for known in kinds:
-        kinds += (sub for sub in type.__subclasses__(known) if sub not in kinds)
+        below: list[type] = type.__subclasses__(known)
+        kinds += (sub for sub in below if sub not in kinds)
     hidden = gc.get_freeze_count() > 0  # gc.freeze() hides what is there from the search
     if hidden:
         gc.unfreeze()
