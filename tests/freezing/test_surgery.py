@@ -56,20 +56,19 @@ def assert_frozen_stand_still(
 @pytest.mark.parametrize("when", ["before", "right after"])
 def test_replaced_norms_freeze_with_their_layer(when: str, keep_parameters: bool) -> None:
     model = Convolved()
-    optimizer, scheduler = start(model)
-    replace = lambda: with_other_norms(model, keep_parameters=keep_parameters)  # noqa: E731
+    freezer = Freezer(split_layers(model), strict=True)
     if when == "before":
-        replace()
-    train(model, scheduler, optimizer, 20, shape=SHAPE)
-    assert scheduler.frozen == 1
+        with_other_norms(model, keep_parameters=keep_parameters)
+    freezer.set_depth(1)
     if when == "right after":
-        replace()
+        with_other_norms(model, keep_parameters=keep_parameters)
     x = torch.randn(SHAPE)
     before = snapshot(model)
     model.train()(x).sum().backward()
     changed = differing(before, snapshot(model))
     assert not [name for name in changed if name.startswith("0.")]
     assert [name for name in changed if name.startswith("1.")]
+    assert freezer.verified
     assert not model[0][1].training
     assert model[1][1].training
     unfreeze(model)
@@ -91,15 +90,15 @@ def test_a_replaced_norm_gets_the_mode_back_that_is_asked_for() -> None:
 
 def test_a_replaced_block_freezes_in_the_place_of_the_old_one() -> None:
     model = linear_net()
-    optimizer, scheduler = start(model)
+    freezer = Freezer(split_layers(model), strict=True)
     model[0] = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 16))
-    optimizer.add_param_group({"params": list(model[0].parameters())}) if False else None
-    train(model, scheduler, optimizer, 20)
-    assert scheduler.frozen == 1
+    freezer.set_depth(1)
+    model(torch.randn(4, 8)).sum().backward()
+    assert freezer.verified
     assert learning(model) == ["2.weight", "2.bias", "4.weight", "4.bias"]
-    assert scheduler.layers.index_of(model[0][2].weight) == 0
-    assert scheduler.layers[0].parameters[0][0] == "0.0.weight"
-    unfreeze(model)
+    assert freezer.layers.index_of(model[0][2].weight) == 0
+    assert freezer.layers[0].parameters[0][0] == "0.0.weight"
+    freezer.unfreeze()
     assert all(flags(model).values())
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import nn
 
-from freezeout.freezing.buffers import Buffers
 from freezeout.freezing.hooks import Handle, Hook, Outside, hook_after, hook_before, hook_outside
 from freezeout.freezing.leaks import Leak, find_leak
 from freezeout.layers import Layers
@@ -36,8 +35,7 @@ class BoundaryWatch:
     In a true prefix no module of a frozen layer gives an output that needs a gradient, and some
     active layer runs after it. Passes that parameters of other modules feed are skipped, and
     reported only if no other kind comes for long. Nothing inside a compiled module is hooked,
-    because that would cost a compilation; only its output is examined. A pass in which the buffers
-    of a frozen layer change is reported, too.
+    because that would cost a compilation; only its output is examined.
 
     Args:
         layers: The layers of the model.
@@ -62,7 +60,6 @@ class BoundaryWatch:
         self._report = report
         self._follow = follow
         self._done = done
-        self._buffers = Buffers(layers, depth)
         self._ran: set[int] = set()
         self._first: int | None = None  # id of the first module that ran
         self._in_model = False
@@ -112,7 +109,6 @@ class BoundaryWatch:
                 handle.remove()
             self._inner.clear()
             self._hook_layers()
-        self._buffers.note()
 
     def _begin(self) -> None:
         self._ran.clear()
@@ -146,9 +142,6 @@ class BoundaryWatch:
         )
 
     def _leave(self, module: nn.Module, output: Any) -> None:
-        moved = self._buffers.moved()
-        if moved is not None:
-            self._report(moved)
         outputs = list(tensors_in(output))
         stuck = bool(outputs) and not any(t.requires_grad for t in outputs)
         if stuck and max(self._ran, default=0) < self._depth:
