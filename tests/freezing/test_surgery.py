@@ -312,3 +312,17 @@ def test_layers_cut_before_a_change_may_be_used_after_it() -> None:
     scheduler = FreezeOut(optimizer, model, 40, layers=layers, t0=0.5, spacing="linear")
     train(model, scheduler, optimizer, 20, shape=SHAPE)
     assert_frozen_stand_still(model, scheduler, optimizer, "0.")
+
+
+def test_an_optimizer_of_assigned_parameters_belongs_to_the_model() -> None:
+    model = linear_net()
+    layers = split_layers(model)
+    state = {name: t.clone() for name, t in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, 40, layers=layers, t0=0.5, spacing="linear")
+    before = snapshot(model)
+    train(model, scheduler, optimizer, 20)
+    assert scheduler.frozen == 1
+    assert differing(before, snapshot(model)) == list(before)
+    assert_frozen_stand_still(model, scheduler, optimizer, "0.")
