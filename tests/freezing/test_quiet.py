@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from freezeout import Freezer, FrozenPrefixWarning, PrefixError, split_layers, unfreeze
+from freezeout import Freezer, split_layers, unfreeze
 from tests.contracts import differing, snapshot
 
 
@@ -136,36 +136,3 @@ def test_observers_by_themselves() -> None:
     freezer.unfreeze()
     model(torch.randn(8, 8))
     assert "0.3.min_val" in differing(before, snapshot(model))
-
-
-class Counts(nn.Module):
-    """Counts its passes in any mode: a kind that nobody has listed."""
-
-    def __init__(self, replaces: bool) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 4)
-        self.register_buffer("passes", torch.zeros(()))
-        self.replaces = replaces
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.replaces:
-            self.passes = self.passes + 1
-        else:
-            self.passes += 1
-        return self.linear(x)
-
-
-@pytest.mark.parametrize("replaces", [True, False])
-def test_buffers_that_change_for_another_reason_are_named(replaces: bool) -> None:
-    def make(**options: Any) -> tuple[Any, Freezer]:
-        model = nn.Sequential(Counts(replaces), Counts(replaces), nn.Linear(4, 2))
-        freezer = Freezer(split_layers(model, layers=["0", "1", "2"]), **options)
-        freezer.set_depth(1)
-        return model, freezer
-
-    model, _ = make()
-    with pytest.warns(FrozenPrefixWarning, match=r"also in evaluation mode: '0\.passes'\. So"):
-        model(torch.randn(2, 4)).sum().backward()
-    model, _ = make(strict=True)
-    with pytest.raises(PrefixError, match=r"'0\.passes'"):
-        model(torch.randn(2, 4))

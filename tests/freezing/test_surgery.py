@@ -6,7 +6,6 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -14,14 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from freezeout import (
-    FreezeOut,
-    Freezer,
-    FrozenPrefixWarning,
-    MovementWarning,
-    split_layers,
-    unfreeze,
-)
+from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, split_layers, unfreeze
 from tests.contracts import differing, flags, modes, snapshot
 from tests.freezing.surgery import Convolved, learning, linear_net, start, train
 
@@ -64,24 +56,19 @@ def assert_frozen_stand_still(
 @pytest.mark.parametrize("when", ["before", "right after"])
 def test_replaced_norms_freeze_with_their_layer(when: str, keep_parameters: bool) -> None:
     model = Convolved()
-    optimizer, scheduler = start(model)
-    replace = lambda: with_other_norms(model, keep_parameters=keep_parameters)  # noqa: E731
-    told: AbstractContextManager[Any] = nullcontext()
+    freezer = Freezer(split_layers(model), strict=True)
     if when == "before":
-        replace()
-        if not keep_parameters:
-            told = pytest.warns(MovementWarning, match=r"no optimizer holds '0\.1\.weight'")
-    with told:
-        train(model, scheduler, optimizer, 20, shape=SHAPE)
-    assert scheduler.frozen == 1
+        with_other_norms(model, keep_parameters=keep_parameters)
+    freezer.set_depth(1)
     if when == "right after":
-        replace()
+        with_other_norms(model, keep_parameters=keep_parameters)
     x = torch.randn(SHAPE)
     before = snapshot(model)
     model.train()(x).sum().backward()
     changed = differing(before, snapshot(model))
     assert not [name for name in changed if name.startswith("0.")]
     assert [name for name in changed if name.startswith("1.")]
+    assert freezer.verified
     assert not model[0][1].training
     assert model[1][1].training
     unfreeze(model)
@@ -103,15 +90,15 @@ def test_a_replaced_norm_gets_the_mode_back_that_is_asked_for() -> None:
 
 def test_a_replaced_block_freezes_in_the_place_of_the_old_one() -> None:
     model = linear_net()
-    optimizer, scheduler = start(model)
+    freezer = Freezer(split_layers(model), strict=True)
     model[0] = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 16))
-    with pytest.warns(MovementWarning, match=r"no optimizer holds '0\.0\.weight', '0\.0\.bias'"):
-        train(model, scheduler, optimizer, 20)
-    assert scheduler.frozen == 1
+    freezer.set_depth(1)
+    model(torch.randn(4, 8)).sum().backward()
+    assert freezer.verified
     assert learning(model) == ["2.weight", "2.bias", "4.weight", "4.bias"]
-    assert scheduler.layers.index_of(model[0][2].weight) == 0
-    assert scheduler.layers[0].parameters[0][0] == "0.0.weight"
-    unfreeze(model)
+    assert freezer.layers.index_of(model[0][2].weight) == 0
+    assert freezer.layers[0].parameters[0][0] == "0.0.weight"
+    freezer.unfreeze()
     assert all(flags(model).values())
 
 
@@ -324,4 +311,18 @@ def test_layers_cut_before_a_change_may_be_used_after_it() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = FreezeOut(optimizer, model, 40, layers=layers, t0=0.5, spacing="linear")
     train(model, scheduler, optimizer, 20, shape=SHAPE)
+    assert_frozen_stand_still(model, scheduler, optimizer, "0.")
+
+
+def test_an_optimizer_of_assigned_parameters_belongs_to_the_model() -> None:
+    model = linear_net()
+    layers = split_layers(model)
+    state = {name: t.clone() for name, t in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, 40, layers=layers, t0=0.5, spacing="linear")
+    before = snapshot(model)
+    train(model, scheduler, optimizer, 20)
+    assert scheduler.frozen == 1
+    assert differing(before, snapshot(model)) == list(before)
     assert_frozen_stand_still(model, scheduler, optimizer, "0.")

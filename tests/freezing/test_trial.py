@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, PrefixError, split_layers
+from freezeout.freezing.hooks import Outside
 from tests.contracts import differing, hooks, snapshot
 
 
@@ -184,6 +185,16 @@ def test_a_model_that_is_called_part_by_part() -> None:
     assert freezer.verified
     assert [stage.training for stage in model.stages] == [True, True, True]
     assert not model.stages[0].norm.training
+
+
+def test_a_run_on_the_side_is_no_pass_over_the_model() -> None:
+    model = nn.ModuleList([Stage(), nn.Linear(8, 8), nn.Linear(8, 2)]).train()
+    freezer = Freezer(split_layers(model, layers=["0", "1", "2"]), strict=True)
+    freezer.set_depth(2)
+    model[0](torch.randn(4, 8))
+    assert not freezer.verified
+    with pytest.raises(PrefixError, match="that itself requires a gradient"):
+        model[1](torch.randn(4, 8, requires_grad=True))
 
 
 class Plain(Stage):
@@ -372,6 +383,9 @@ def test_a_part_that_is_compiled_by_itself(wrapped: bool) -> None:
     for _ in range(2):
         model.train()(torch.randn(4, 8)).sum().backward()
     assert freezer.verified
+    assert hooks(model) == 0
+    calls = [vars(stage).get("_compiled_call_impl") for stage in model.stages]
+    assert not any(isinstance(call, Outside) for call in calls)
     inner: Callable[[Any], Any] = lambda m: m._orig_mod if wrapped else m  # noqa: E731
     assert inner(model.stages[0]).training
     assert not inner(model.stages[0]).norm.training

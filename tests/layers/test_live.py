@@ -121,3 +121,23 @@ def test_parameters_that_stand_in_for_others_are_no_change() -> None:
     assert layers.index_of(share) == 4
     assert layers.refresh()
     assert layers.index_of(share) is None
+
+
+def test_a_norm_that_moves_is_known_by_its_parameters() -> None:
+    model, layers = cut()
+    new = nn.LayerNorm(4)
+    new.weight, new.bias = model.body.blocks[0][1].weight, model.body.blocks[0][1].bias
+    model.body.blocks[0][1] = nn.Identity()
+    model.body.blocks[2].append(new)
+    layers.refresh()
+    assert new in layers[1].modules
+    assert model.body.blocks[0][1] in layers[1].modules
+
+
+def test_a_new_parameter_of_a_container_has_the_place_of_the_old() -> None:
+    model, layers = cut()
+    model.body.position = nn.Parameter(torch.ones(4))
+    model.body.other = nn.Parameter(torch.ones(4))
+    layers.refresh()
+    assert layers.index_of(model.body.position) == 1
+    assert layers.index_of(model.body.other) == 3  # as the container itself

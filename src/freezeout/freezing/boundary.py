@@ -35,8 +35,7 @@ class BoundaryWatch:
     In a true prefix no module of a frozen layer gives an output that needs a gradient, and some
     active layer runs after it. Passes that parameters of other modules feed are skipped, and
     reported only if no other kind comes for long. Nothing inside a compiled module is hooked,
-    because that would cost a compilation; only its output is examined. A pass in which the buffers
-    of a frozen layer change is reported, too.
+    because that would cost a compilation; only its output is examined.
 
     Args:
         layers: The layers of the model.
