@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -15,12 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Self, Unpack
 
-from freezeout.errors import CheckpointError, FreezeOutError, check_whole
+from freezeout.errors import FreezeOutError, check_whole
 from freezeout.freezing import (
     Freezer,
     check_optimizer,
-    makes_state_only,
-    split_groups,
     unwrap_optimizer,
 )
 from freezeout.layers import Layers, LayerSpec, check_belongs, split_layers, unwrap
@@ -32,13 +28,29 @@ from freezeout.schedule import (
     rate_factors,
     warmup_factor,
 )
-from freezeout.scheduler.together import Together, check_partner, check_same_steps
+from freezeout.scheduler.base_rates import BaseRates
+from freezeout.scheduler.counting import count_updates
+from freezeout.scheduler.last_set import LastSet, remember
+from freezeout.scheduler.misuse import Misuse
+from freezeout.scheduler.others import has_turn, schedulers_of
+from freezeout.scheduler.split import split_by_layer
+from freezeout.scheduler.start_rates import (
+    check_base_rates,
+    rate_in_every_group,
+    rates_in,
+    take_over,
+)
+from freezeout.scheduler.state import check_state
+from freezeout.scheduler.together import (
+    Together,
+    check_one_model,
+    check_partner,
+    check_same_steps,
+    note_model,
+)
 from freezeout.wrappers import reshard
 
 __all__ = ["RateScheduler"]
-
-_CALLS_BEFORE_WARNING = 100
-"""So many calls of ``step()`` without any update are more than a gradient scaler would skip."""
 
 
 class RateScheduler(LRScheduler):
@@ -105,6 +117,10 @@ class RateScheduler(LRScheduler):
             else split_layers(model, layers=layers, example=example)
         )
         check_belongs(self.layers, model, optimizer)
+        self._sets_rates = self.schedule.anneal is not None
+        if self._sets_rates:
+            check_one_model(optimizer, self.layers.model, type(self).__name__)
+            check_base_rates(optimizer, type(self).__name__)
         count = len(self.layers)
         self._times = self.schedule.freeze_times(count)
         self._freeze_steps = self.schedule.freeze_steps(count, total_steps)
@@ -114,22 +130,35 @@ class RateScheduler(LRScheduler):
         self.total_steps = int(total_steps)
         self._scales = self.schedule.scales(count)
         self._curve = annealing(self.schedule.anneal)
-        self._sets_rates = self.schedule.anneal is not None
         self._together = Together()
         if together_with is not None:
             check_same_steps(self._freeze_steps, together_with._freeze_steps)
             self._together = together_with._together
         # A refusal up to here leaves the model and the optimizer as they were.
         self.freezer = self._make_freezer(optimizer, model, together_with, strict=strict)
+        if self._sets_rates:
+            take_over(optimizer)
+        else:
+            remember(optimizer, None)
         split = self._sets_rates or not self._freezes
-        self._group_layers = split_groups(optimizer, self.layers) if split else []
+        self._group_layers = split_by_layer(optimizer, self.layers) if split else []
+        self._base: BaseRates | None = None
+        if self._sets_rates:
+            note_model(optimizer, self)
+            self._base = BaseRates(optimizer, self)
+        self._misuse = Misuse(
+            self.total_steps, next(iter(self._thresholds), None), sets_rates=self._sets_rates
+        )
         self._updates = 0
-        self._idle_calls = 0
-        self._warned_overrun = False
+        self._stepped = False
+        self._taken: list[float | torch.Tensor] | None = None
         self._loaded = False
         self._together.join(self)
-        _count_updates(optimizer, self)
-        super().__init__(optimizer)
+        count_updates(optimizer, self)
+        with rate_in_every_group(optimizer):
+            super().__init__(optimizer)
+        self._given = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
+        self._stepped = False
 
     @abstractmethod
     def _make_freezer(
@@ -188,37 +217,80 @@ class RateScheduler(LRScheduler):
         if epoch is not None:
             hint = "It is the number of optimizer updates done; leave it out to have them counted."
             check_whole("epoch", epoch, hint)
+        if self._waits:
+            self._updates = 0
+        elif epoch != 0 and self._base is not None:  # else it starts, from the base rates
+            self._base.follow(self._rates, self._updates)
+        if epoch is not None:
             self._updates = int(epoch)
         n = self._updates
-        self._idle_calls = self._idle_calls + 1 if n == self.last_epoch else 0
+        self._misuse.called(n, idle=n == self.last_epoch)
+        self._stepped, self._taken = True, None
         self.last_epoch = n
-        if n > self.total_steps or self._idle_calls >= _CALLS_BEFORE_WARNING:
-            self._warn_of_misuse(n)
         self._apply(n)
         if self._loaded:  # a wrapper may have been made since
             self._loaded = False
             self.freezer.settle()
 
+    def _initial_step(self) -> None:
+        """Start, from whatever rates there are: at construction and in a ``SequentialLR``."""
+        self._start(None)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """Start at a step: a ``SequentialLR`` has come to its milestone."""
+        self._start(epoch)
+
+    def _start(self, epoch: int | None) -> None:
+        if self._base is not None:
+            self._base.last.forget()  # the rates are those of another scheduler
+        self.step(epoch)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether it has not started: a ``SequentialLR`` has another scheduler before it."""
+        return self.last_epoch < 0
+
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the rate of every parameter group at the current step."""
+        rates = self._rates()
+        self._taken = rates if self._updates != self.last_epoch else None
+        return rates
+
+    def _rates(self) -> list[float | torch.Tensor]:
         if not self._sets_rates:
-            return [group["lr"] for group in self.optimizer.param_groups]
+            return rates_in(self.optimizer)
+        factors = self._group_factors()
+        return [base * factor for base, factor in zip(self.base_lrs, factors, strict=True)]
+
+    def _group_factors(self) -> list[float]:
         factors = self.factors_at(self._updates)
-        return [
-            base * factors[i] for base, i in zip(self.base_lrs, self._group_layers, strict=True)
-        ]
+        return [factors[i] for i in self._group_layers]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step and the settings in plain values, for ``weights_only=True``.
 
         A callable curve is noted by its name only.
         """
+        state = self._plain_state()
+        others_turn = self._waits
+        if self._base is not None and not self._waits and not self._base.are_ours():
+            others_turn = not has_turn(self, schedulers_of(self.optimizer))
+            if not others_turn:
+                self._base.follow(self._rates, self._updates)
+        if others_turn:
+            turn = "before" if self._waits else "after"
+            state |= {"last_epoch": max(self.last_epoch, 0), "turn": turn}
+        now = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
+        return state | ({"base_lrs_now": now} if now != self._given else {})
+
+    def _plain_state(self) -> dict[str, Any]:
+        """Return what every state holds."""
         return {
             "last_epoch": self._updates,
             "total_steps": self.total_steps,
             "schedule": self.schedule.to_dict(),
             "layers": list(self.layers.names),
-            "base_lrs": [float(lr) for lr in self.base_lrs] if self._sets_rates else None,
+            "base_lrs": self._given if self._sets_rates else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -232,37 +304,22 @@ class RateScheduler(LRScheduler):
             CheckpointError: If it was saved with other settings, another length of training or
                 another cut of the model; nothing is changed then.
         """
-        kind = type(self).__name__
-        here = self.state_dict()
-        if not isinstance(state_dict, Mapping):
-            raise CheckpointError(
-                f"the state must be a dict, got {type(state_dict).__name__}. "
-                f"Load what state_dict() of a {kind} scheduler returned."
-            )
-        missing = sorted(here.keys() - state_dict.keys())
-        if missing:
-            raise CheckpointError(
-                f"the state has no {', '.join(missing)}: it is not that of a {kind} scheduler. "
-                "Load what its state_dict() returned."
-            )
-        done = state_dict["last_epoch"]
-        if not isinstance(state_dict["schedule"], Mapping) or type(done) is not int or done < 0:
-            raise CheckpointError(
-                f"the state is damaged: last_epoch={done!r}. It must be a whole number of at "
-                "least 0; load what state_dict() returned."
-            )
-        differences = self.schedule.differences(state_dict["schedule"])
-        for key in here:
-            if key not in ("last_epoch", "schedule") and state_dict[key] != here[key]:
-                differences.append(_difference(key, state_dict[key], here[key]))
-        if differences:
-            raise CheckpointError(
-                f"the checkpoint was made with other settings: {'; '.join(differences)}. "
-                f"Construct {kind} as for the run that saved it."
-            )
-        self._updates = self.last_epoch = done
-        self._loaded = True
-        self._apply(self._updates)
+        check_state(
+            state_dict, self._plain_state(), self.schedule, type(self).__name__, len(self.layers)
+        )
+        turn = state_dict.get("turn")  # there only if a SequentialLR has another one at work
+        self._updates = state_dict["last_epoch"]
+        self.last_epoch = -1 if turn == "before" else self._updates
+        self._loaded = self._stepped = True
+        self._taken = None
+        self._load(state_dict)
+        self._apply(self._updates, set_rates=turn is None)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        """Take what is in a state, which has been checked, beside the step."""
+        if self._base is not None:
+            self._base.last.forget()
+            self._base.restore(state.get("base_lrs_now", self._given))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -290,7 +347,7 @@ class RateScheduler(LRScheduler):
     def _freeze(self, n: int) -> None:
         """Bring the frozen prefix up to date after `n` updates; a control freezes nothing."""
 
-    def _apply(self, n: int) -> None:
+    def _apply(self, n: int, *, set_rates: bool = True) -> None:
         self._freeze(n)
         groups = self.optimizer.param_groups
         if self._group_layers:
@@ -300,64 +357,29 @@ class RateScheduler(LRScheduler):
                     f"the optimizer has {len(groups)} parameter groups, but {kind} split it into "
                     f"{len(self._group_layers)}. Add all groups before you make {kind}."
                 )
-            for group, rate in zip(groups, self.get_lr(), strict=True):
-                lr = group["lr"]
-                if isinstance(lr, torch.Tensor):
-                    lr.fill_(float(rate))
-                else:
-                    group["lr"] = rate
+            if set_rates and self._base is not None:
+                self._base.write(self._group_factors())
+            elif set_rates:
+                LastSet().write(groups, self._rates())
         self._last_lr = [
-            lr.clone() if isinstance(lr, torch.Tensor) else lr
-            for lr in (group["lr"] for group in groups)
+            lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in rates_in(self.optimizer)
         ]
 
-    def _warn_of_misuse(self, n: int) -> None:
-        if n > self.total_steps and not self._warned_overrun:
-            self._warned_overrun = True
-            effect = (
-                "every rate is zero and training has no effect"
-                if self._sets_rates
-                else "no further layer will freeze"
-            )
-            warnings.warn(
-                f"optimizer update {n} is beyond total_steps={self.total_steps}: {effect}. "
-                "total_steps counts optimizer updates, not epochs; raise it.",
-                UserWarning,
-                stacklevel=3,
-            )
-        elif self._idle_calls == _CALLS_BEFORE_WARNING:
-            warnings.warn(
-                f"{_CALLS_BEFORE_WARNING} calls of scheduler.step() saw no update of the "
-                "optimizer, so nothing advances. Call optimizer.step() before scheduler.step(); "
-                "where it runs out of sight (a captured graph), give the number of updates: "
-                "scheduler.step(n).",
-                UserWarning,
-                stacklevel=3,
-            )
-
-
-def _count_updates(optimizer: Optimizer, scheduler: RateScheduler) -> None:
-    """Count the updates that really happen, for as long as the scheduler lives."""
-    alive = weakref.ref(scheduler)
-
-    def count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        scheduler = alive()
-        # Fused optimizers are stepped by a gradient scaler even where it wants the step skipped.
-        skipped = getattr(optimizer, "found_inf", None)
-        if scheduler is None or (skipped is not None and bool(skipped)):
+    def _updated(self) -> None:
+        """Count an update of the optimizer."""
+        if self._waits:
             return
-        if not makes_state_only(optimizer):
-            scheduler._updates += 1
+        self._updates += 1
+        if not self._stepped:
+            self._misuse.updated_without_step(self._updates)
+        if self._taken is not None:
+            self._look_who_took(self._taken)
 
-    optimizer.register_step_post_hook(count)
-
-
-def _difference(key: str, there: Any, here: Any) -> str:
-    """Write down how two values differ; of two lists, their lengths or the first pair."""
-    if isinstance(there, list) or isinstance(here, list):  # real networks have hundreds of layers
-        counts = [len(side) if isinstance(side, list) else "no" for side in (there, here)]
-        if counts[0] != counts[1]:
-            return f"{counts[0]} {key} there but {counts[1]} here"
-        index = next(i for i, (a, b) in enumerate(zip(there, here, strict=True)) if a != b)
-        key, there, here = f"{key}[{index}]", there[index], here[index]
-    return f"{key}={there!r} there but {key}={here!r} here"
+    def _look_who_took(self, taken: Sequence[float | torch.Tensor]) -> None:
+        """Tell if the update was done at rates that were taken from `get_lr`."""
+        self._taken = None
+        if self._base is None or self._base.are_ours():
+            return
+        present = [float(rate) for rate in rates_in(self.optimizer)]
+        if present == [float(rate) for rate in taken]:
+            self._misuse.took_rates()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -14,6 +16,7 @@ from freezeout.freezing import Freezer
 from freezeout.layers import check_something_learns
 from freezeout.scheduler.rates import RateScheduler
 from freezeout.scheduler.together import check_alone, note_driver
+from freezeout.scheduler.turns import Turns
 from freezeout.wrappers import Graphs, recompile_trouble
 
 __all__ = ["FreezeOut"]
@@ -92,9 +95,11 @@ class FreezeOut(RateScheduler):
             freezer = Freezer(self.layers, optimizer, strict=strict)
             if self._thresholds:
                 freezer.look_ahead()
+            self._turns = Turns(self.layers, optimizer) if self._thresholds else None
         else:
             freezer = together_with.freezer
             freezer.optimizers.append(optimizer)
+            self._turns = together_with._turns
         self._outermost = weakref.ref(model)
         self._told: set[str] = set()
         self._graphs = Graphs(self.layers)
@@ -106,10 +111,39 @@ class FreezeOut(RateScheduler):
     def depth_at(self, step: int) -> int:
         """Return the length of the frozen prefix after `step` optimizer updates.
 
+        It never holds a layer that was seen to be the last to learn in some backward pass.
+
         Args:
             step: Optimizer updates done, at least 0.
         """
         return self._due_at(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step and the settings in plain values, for ``weights_only=True``.
+
+        A callable curve is noted by its name only.
+        """
+        deepest = self._deepest
+        found = {} if deepest == len(self.layers) - 1 else {"deepest": deepest}
+        return super().state_dict() | found
+
+    @property
+    def _deepest(self) -> int:
+        """How many layers may freeze at most: something must learn in every backward pass."""
+        return len(self.layers) - 1 if self._turns is None else self._turns.deepest
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        super()._load(state)
+        if self._turns is not None:
+            self._turns.deepest = state.get("deepest", len(self.layers) - 1)
+
+    def _due_at(self, step: int) -> int:
+        return min(super()._due_at(step), self._deepest)
+
+    def _updated(self) -> None:
+        super()._updated()
+        if self._turns is not None:
+            self._turns.look()
 
     def _freeze(self, n: int) -> None:
         for _ in range(len(self._together)):  # a freeze may leave one of the optimizers idle

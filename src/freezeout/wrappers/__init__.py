@@ -4,7 +4,7 @@ from freezeout.wrappers.checkpointing import refuse_reentrant
 from freezeout.wrappers.companions import Companions, Replace
 from freezeout.wrappers.compile import Graphs, Region, graphs_of, recompile_trouble, regions
 from freezeout.wrappers.ddp import reduced_elements, rewrap
-from freezeout.wrappers.discovery import wrappers_of
+from freezeout.wrappers.discovery import instances_of, wrappers_of
 from freezeout.wrappers.fsdp import gathered_forms, is_sharded, reshard
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Replace",
     "gathered_forms",
     "graphs_of",
+    "instances_of",
     "is_sharded",
     "recompile_trouble",
     "reduced_elements",

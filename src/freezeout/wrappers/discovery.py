@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import torch.distributed as dist
 from torch import nn
@@ -14,7 +15,7 @@ from freezeout.wrappers.ddp import (
     is_retired,
 )
 
-__all__ = ["wrappers_of"]
+__all__ = ["instances_of", "wrappers_of"]
 
 
 def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
@@ -43,7 +44,7 @@ def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
 def _around(model: nn.Module) -> list[DistributedDataParallel]:
     place = {id(p): i for i, p in enumerate(model.parameters())}
     found = []
-    for wrapper in _all_wrappers():
+    for wrapper in instances_of(DistributedDataParallel):
         shared = [place[id(p)] for p in _parameters(wrapper) if id(p) in place]
         if shared and not is_retired(wrapper) and _is_alive(wrapper):
             found.append((min(shared), len(shared), wrapper))
@@ -51,11 +52,17 @@ def _around(model: nn.Module) -> list[DistributedDataParallel]:
     return [wrapper for _, _, wrapper in found]
 
 
-def _all_wrappers() -> list[DistributedDataParallel]:
-    """Return every wrapper in this process: the objects that refer to the class."""
-    kinds: list[type] = [DistributedDataParallel]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
+def instances_of(kind: type) -> list[Any]:
+    """Return every object of a class, or of a subclass, that lives in this process.
+
+    The whole heap is searched, which takes some 50 ms: ask seldom.
+
+    Args:
+        kind: The class. Its objects refer to it, and that is how they are found.
+    """
+    kinds = [kind]
+    for one in kinds:
+        kinds += one.__subclasses__()
     hidden = gc.get_freeze_count() > 0  # gc.freeze() hides what is there from the search
     if hidden:
         gc.unfreeze()
