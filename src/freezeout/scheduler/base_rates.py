@@ -10,6 +10,7 @@ A rate is base rate times factor. Where a rate is found changed, one of three th
 
 from __future__ import annotations
 
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ class BaseRates:
         self._in_a_row = 0
         self._before_the_row: list[float] = []
         self._told: set[str] = set()
+        self._known: list[weakref.ref[LRScheduler]] = []
 
     @property
     def _ours(self) -> LRScheduler:
@@ -75,6 +77,8 @@ class BaseRates:
             ValueError: If it was set to a number that is no rate.
         """
         groups = self._ours.optimizer.param_groups
+        if self.last.is_untouched(groups):
+            return
         initial = self.last.changed_initial_rates(groups)
         changed = self.last.changed_rates(groups)
         if not changed and not initial:
@@ -86,13 +90,26 @@ class BaseRates:
         if not changed and not initial:
             return
         rates = [float(group["lr"]) for group in groups]
-        other = setter_of(rates, schedulers_of(self._ours.optimizer), self._ours)
+        other = self._setter_of(rates, updates)
         if other is not None and not is_plateau(other):
             self._tell_of(other)
-            return
-        self._follow_initial(initial)
-        self._follow_rates([i for i in changed if i not in initial], updates)
+        else:
+            self._follow_initial(initial)
+            by_hand = [i for i in changed if i not in initial]
+            self._follow_rates(by_hand, updates, single=other is not None)
         self.last.note_initial(groups)  # as they are now: a later change is another one
+
+    def _setter_of(self, rates: Sequence[float], updates: int) -> LRScheduler | None:
+        """Return the scheduler that set the rates, after a search only if no known one did."""
+        ours = self._ours
+        known = [other for ref in self._known if (other := ref()) is not None]
+        found = setter_of(rates, known, ours)
+        series_goes_on = self._in_a_row >= _IN_A_ROW and updates <= self._changed_at + 1
+        if found is None and not series_goes_on:
+            known = schedulers_of(ours.optimizer)
+            self._known = [weakref.ref(other) for other in known]
+            found = setter_of(rates, known, ours)
+        return found
 
     def _follow_initial(self, changed: Sequence[int]) -> None:
         for i in changed:
@@ -101,19 +118,35 @@ class BaseRates:
                 check_rate(f'param_groups[{i}]["initial_lr"]', given)
                 self._set_base(i, float(given))
 
-    def _follow_rates(self, changed: Sequence[int], updates: int) -> None:
+    def _follow_rates(self, changed: Sequence[int], updates: int, *, single: bool) -> None:
         learning = [i for i in changed if self._factors[i] > 0.0]
         if not learning:
             if changed:
                 self._tell_of_frozen(changed[0])
             return
         groups = self._ours.optimizer.param_groups
-        if self._is_series(updates):
+        if not single and self._is_series(updates):
             self._tell_of_series(learning[0], float(groups[learning[0]]["lr"]))
             self.restore(self._before_the_row)
             return
+        before = [float(base) for base in self._ours.base_lrs]
         for i in learning:
             self._set_base(i, float(groups[i]["lr"]) / self._factors[i])
+        self._follow_where_done(before)
+
+    def _follow_where_done(self, before: Sequence[float]) -> None:
+        """Change the base rates of layers that are done as those of all others were changed.
+
+        Their rates are 0 whatever one multiplies them by, but a next run begins at the base rate.
+        """
+        now = [float(base) for base in self._ours.base_lrs]
+        ratios = [
+            b / a for a, b, f in zip(before, now, self._factors, strict=True) if f > 0.0 and a > 0.0
+        ]
+        if ratios and all(math.isclose(ratio, ratios[0], rel_tol=1e-5) for ratio in ratios):
+            for i, factor in enumerate(self._factors):
+                if factor == 0.0:
+                    self._set_base(i, before[i] * ratios[0])
 
     def _is_series(self, updates: int) -> bool:
         """Return whether rates have changed at several updates in a row, this one included."""

@@ -7,6 +7,7 @@ that is no change by hand. Tensors are compared by their version, without waitin
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,8 +25,9 @@ class LastSet:
 
     def __init__(self) -> None:
         self._groups: list[dict[str, Any]] = []
-        self._rates: list[tuple[Any, int]] = []  # of a tensor: itself and its version
-        self._initial: list[tuple[Any, int]] = []
+        self._rates: list[Any] = []  # the very objects that lie in the groups
+        self._initial: list[Any] = []
+        self._versions: dict[int, int] = {}  # of those that are tensors
 
     def forget(self) -> None:
         """Take the rates as they are, whoever set them."""
@@ -35,45 +37,76 @@ class LastSet:
         self, groups: Sequence[dict[str, Any]], rates: Sequence[float | torch.Tensor]
     ) -> None:
         """Set the rate of every group, and note it. A tensor stays the same tensor."""
-        kept = self._rates if len(self._rates) == len(groups) else [(None, 0)] * len(groups)
-        noted: list[tuple[Any, int]] = []
-        for group, rate, (last, _) in zip(groups, rates, kept, strict=True):
+        if self._versions and len(self._rates) == len(groups):
+            for group, kept in zip(groups, self._rates, strict=True):
+                if isinstance(kept, torch.Tensor) and not isinstance(group["lr"], torch.Tensor):
+                    group["lr"] = kept  # a number was put in its place
+        for group, rate in zip(groups, rates, strict=True):
             lr = group["lr"]
-            if isinstance(last, torch.Tensor) and not isinstance(lr, torch.Tensor):
-                lr = group["lr"] = last  # a number was put in its place
             if isinstance(lr, torch.Tensor):
                 lr.fill_(float(rate))
-                noted.append((lr, lr._version))
             else:
                 group["lr"] = rate
-                noted.append((rate, 0))
-        self._rates = noted
-        self._groups = list(groups)
-        self._initial = [_mark(group.get("initial_lr")) for group in groups]
-
-    def changed_rates(self, groups: Sequence[dict[str, Any]]) -> list[int]:
-        """Return the groups whose rate is not the one that was set; none of those replaced."""
-        return [
-            i
-            for i, (group, ours, mark) in enumerate(
-                zip(groups, self._groups, self._rates, strict=False)
-            )
-            if group is ours and not _is_marked(group["lr"], mark)
-        ]
-
-    def changed_initial_rates(self, groups: Sequence[dict[str, Any]]) -> list[int]:
-        """Return the groups whose ``initial_lr`` is not what it was; none of those replaced."""
-        return [
-            i
-            for i, (group, ours, mark) in enumerate(
-                zip(groups, self._groups, self._initial, strict=False)
-            )
-            if group is ours and not _is_marked(group.get("initial_lr"), mark)
-        ]
+        self._rates = [group["lr"] for group in groups]
+        if any(map(operator.is_not, groups, self._groups)) or not self._groups:
+            self._groups = list(groups)
+            self.note_initial(groups)
+        else:
+            self._note_versions()
 
     def note_initial(self, groups: Sequence[dict[str, Any]]) -> None:
         """Take every ``initial_lr`` as it is."""
-        self._initial = [_mark(group.get("initial_lr")) for group in groups]
+        self._initial = [group.get("initial_lr") for group in groups]
+        self._note_versions()
+
+    def is_untouched(self, groups: Sequence[dict[str, Any]]) -> bool:
+        """Return whether nothing at all was changed: the question of every step."""
+        if len(groups) != len(self._groups):
+            return not self._groups
+        for group, ours, rate, initial in zip(
+            groups, self._groups, self._rates, self._initial, strict=True
+        ):
+            if (
+                group["lr"] is not rate
+                or group is not ours
+                or group.get("initial_lr") is not initial
+            ):
+                return False
+        return not self._versions or all(
+            tensor._version == self._versions[id(tensor)]
+            for tensor in (*self._rates, *self._initial)
+            if isinstance(tensor, torch.Tensor)
+        )
+
+    def changed_rates(self, groups: Sequence[dict[str, Any]]) -> list[int]:
+        """Return the groups whose rate is not the one that was set; none of those replaced."""
+        return self._changed(groups, "lr", self._rates)
+
+    def changed_initial_rates(self, groups: Sequence[dict[str, Any]]) -> list[int]:
+        """Return the groups whose ``initial_lr`` is not what it was; none of those replaced."""
+        return self._changed(groups, "initial_lr", self._initial)
+
+    def _changed(
+        self, groups: Sequence[dict[str, Any]], key: str, noted: Sequence[Any]
+    ) -> list[int]:
+        return [
+            i
+            for i, (group, ours, value) in enumerate(zip(groups, self._groups, noted, strict=False))
+            if group is ours and not self._is_noted(group.get(key), value)
+        ]
+
+    def _is_noted(self, value: Any, noted: Any) -> bool:
+        """Return whether a value is as it was; of a tensor this is known without reading it."""
+        if isinstance(value, torch.Tensor) or isinstance(noted, torch.Tensor):
+            return value is noted and value._version == self._versions[id(noted)]
+        return bool(value is noted or value == noted)
+
+    def _note_versions(self) -> None:
+        self._versions = {
+            id(value): value._version
+            for value in (*self._rates, *self._initial)
+            if isinstance(value, torch.Tensor)
+        }
 
 
 _LAST: WeakKeyDictionary[Optimizer, LastSet] = WeakKeyDictionary()
@@ -113,15 +146,3 @@ def check_rate(name: str, rate: object) -> None:
         raise TypeError(f"{name} must be a number, got {rate!r}. {hint}")
     if not (math.isfinite(rate) and rate >= 0):
         raise ValueError(f"{name} must be at least 0 and finite, got {rate}. {hint}")
-
-
-def _mark(value: Any) -> tuple[Any, int]:
-    return value, value._version if isinstance(value, torch.Tensor) else 0
-
-
-def _is_marked(value: Any, mark: tuple[Any, int]) -> bool:
-    """Return whether a value is as it was; of a tensor this is known without reading it."""
-    kept, version = mark
-    if isinstance(value, torch.Tensor) or isinstance(kept, torch.Tensor):
-        return value is kept and bool(value._version == version)
-    return bool(value is kept or value == kept)

@@ -81,7 +81,7 @@ def check_base_rates(optimizer: Optimizer, kind: str) -> None:
             f"every base rate of {type(optimizer).__name__} is 0, so nothing learns. Give the "
             "optimizer lr=... above 0.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
