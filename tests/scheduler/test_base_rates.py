@@ -15,7 +15,8 @@ from torch.optim import lr_scheduler
 from freezeout import CheckpointError, FreezeOut
 from freezeout.reference import RateOnly
 from tests.contracts import STEPS, differing, make_net, snapshot, train
-from tests.scheduler.steps import LINEAR, group_rates, momentum, set_up, update
+from tests.scheduler import steps
+from tests.scheduler.steps import LINEAR, go_on, group_rates, momentum, set_up, update
 
 CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "multiplied": lambda g: g.update(lr=g["lr"] * 0.5),
@@ -163,12 +164,15 @@ def test_a_rate_of_a_frozen_layer_stays_zero_and_is_told_once() -> None:
     model, optimizer, scheduler = set_up(momentum)
     train(model, optimizer, [scheduler], stop=5)
     assert scheduler.frozen == 1
+
+    def set_it() -> None:
+        assert group_rates(optimizer)[0] == 0.0
+        optimizer.param_groups[0]["lr"] = 0.1
+
     with pytest.warns(UserWarning, match="rate of parameter group 0 was set from outside") as seen:
-        for n in range(5, 7):
-            optimizer.param_groups[0]["lr"] = 0.1
-            train(model, optimizer, [scheduler], start=n, stop=n + 1)
-            assert group_rates(optimizer)[0] == 0.0
+        go_on(model, optimizer, scheduler, start=5, stop=7, before=set_it)
     assert len(seen) == 1
+    assert scheduler.base_lrs == [0.1] * 4
     for group in optimizer.param_groups:
         group["lr"] = 0.02  # all alike: what is done stays at zero, and nothing is said
     factors = scheduler.factors_at(scheduler.last_epoch)
@@ -190,13 +194,16 @@ def test_what_is_no_rate_is_refused(value: Any) -> None:
 def test_rates_set_at_every_update_are_a_schedule_of_somebody_else() -> None:
     """A loop with a schedule of its own: it wins, and the base rates are not lost over it."""
     model, optimizer, scheduler = set_up(momentum)
+    rates = iter(range(1, 7))
+
+    def set_all() -> None:
+        rate = 0.01 * next(rates)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
     with pytest.warns(UserWarning, match="set from outside at 3 updates in a row") as seen:
-        for n in range(6):
-            for group in optimizer.param_groups:
-                group["lr"] = 0.01 * (n + 1)
-            update(model, optimizer, n)
-            scheduler.step()
-    assert [w.filename for w in seen] == [__file__]
+        go_on(model, optimizer, scheduler, stop=6, before=set_all)
+    assert [w.filename for w in seen] == [steps.__file__]  # where step() is called
     assert "anneal=None" in str(seen[0].message)
     assert scheduler.base_lrs == [0.1] * 4
     with warnings.catch_warnings():

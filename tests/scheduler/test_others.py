@@ -15,7 +15,8 @@ from torch.optim import lr_scheduler
 from freezeout import FreezeOut, Schedule
 from freezeout.reference import RateOnly
 from tests.contracts import STEPS, differing, make_net, snapshot, train
-from tests.scheduler.steps import LINEAR, group_rates, momentum, set_up, update
+from tests.scheduler import steps
+from tests.scheduler.steps import LINEAR, go_on, group_rates, momentum, set_up, update
 
 Make = Callable[[torch.optim.Optimizer], Any]
 
@@ -50,18 +51,12 @@ def test_one_that_is_stepped_too_is_told_by_name_and_has_no_say(
     if order == "after":
         other = OTHERS[name](optimizer)
     with pytest.warns(UserWarning, match=f"^{name} sets the rates of the same optimizer") as seen:
-        for n in range(2):
-            update(model, optimizer, n)
-            for one in (other, scheduler) if first else (scheduler, other):
-                one.step()
+        go_on(model, optimizer, *((other, scheduler) if first else (scheduler, other)), stop=2)
     assert "anneal=None" in str(seen[0].message)
-    assert seen[0].filename == __file__
+    assert [w.filename for w in seen] == [steps.__file__]  # where step() is called
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
-        for n in range(3):
-            update(model, optimizer, n)
-            other.step()
-            scheduler.step()
+        go_on(model, optimizer, other, scheduler, stop=3)
     factors = scheduler.factors_at(5)
     assert group_rates(optimizer) == [0.1 * factor for factor in factors]
     assert [float(base) for base in scheduler.base_lrs] == [0.1] * 4
@@ -149,10 +144,7 @@ def test_an_earlier_freezeout_that_is_stepped_too_is_told() -> None:
     model, optimizer, first = set_up(momentum)
     second = FreezeOut(optimizer, model, STEPS, t0=0.5)
     with pytest.warns(UserWarning, match="^FreezeOut sets the rates of the same optimizer"):
-        for n in range(3):
-            update(model, optimizer, n)
-            second.step()
-            first.step()
+        go_on(model, optimizer, second, first, stop=3)
 
 
 def test_it_is_found_also_where_objects_are_frozen_for_the_collector() -> None:

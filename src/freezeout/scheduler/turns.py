@@ -163,7 +163,7 @@ def _learns(parameters: list[nn.Parameter]) -> bool:
 def _cut(layers: Layers, index: int) -> str:
     """Return the cut in which all layers from one on are one, as one would write it."""
     named = {id(module): name for name, module in layers.model.named_modules()}
-    before = [_parts(layer, named) for layer in layers[:index]]
+    before = [parts for layer in layers[:index] if (parts := _parts(layer, named))]
     together = [name for layer in layers[index:] for name in _parts(layer, named)]
     written = [repr(parts[0] if len(parts) == 1 else parts) for parts in before]
     if len(written) > _MOST_NAMES:
@@ -172,12 +172,13 @@ def _cut(layers: Layers, index: int) -> str:
 
 
 def _parts(layer: Layer, named: dict[int, str]) -> list[str]:
-    """Return the names of the modules of a layer that lie in no other, with parameters."""
-    inside = {id(inner) for module in layer.modules for inner in list(module.modules())[1:]}
-    return [
-        named[id(module)]
-        for module in layer.modules
-        if id(module) not in inside
-        and id(module) in named
-        and next(module.parameters(), None) is not None
-    ]
+    """Return the names of the largest modules that lie in a layer with all their parameters."""
+    own = {id(parameter) for _, parameter in layer.parameters}
+
+    def lies_inside(module: nn.Module) -> bool:
+        ids = {id(parameter) for parameter in module.parameters()}
+        return bool(ids) and ids <= own
+
+    whole = [m for m in layer.modules if named.get(id(m)) and lies_inside(m)]
+    parts_of_parts = {id(inner) for module in whole for inner in list(module.modules())[1:]}
+    return [named[id(module)] for module in whole if id(module) not in parts_of_parts]
