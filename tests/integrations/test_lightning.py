@@ -222,11 +222,13 @@ def test_stochastic_averaging_is_refused_where_it_spoils_a_frozen_norm():
     with pytest.raises(FreezeOutError, match=r"statistics .* layer 0 \(net\.0\) will be frozen"):
         fit(Module(), FreezeOutCallback(**SETTINGS), averaging())
     callback = FreezeOutCallback(**SETTINGS)
-    run = fit(Module(norm=False), callback, averaging())
+    with pytest.warns(UserWarning, match="SWALR sets the rates of the same optimizer"):
+        run = fit(Module(norm=False), callback, averaging())
     assert (callback.scheduler.frozen, callback.scheduler.progress) == (3, 1.0)
     assert [g["lr"] for g in run.optimizers[0].param_groups] == [0.0] * 4  # rates of FreezeOut
     module = Module()
-    fit(module, FreezeOutCallback(schedule=Schedule(t0=1.0), total_steps=41), averaging())
+    with pytest.warns(UserWarning, match="SWALR sets the rates of the same optimizer"):
+        fit(module, FreezeOutCallback(schedule=Schedule(t0=1.0), total_steps=41), averaging())
     assert module.net[1].running_var.ne(1).all()  # nothing freezes, so it is gathered again
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from freezeout import FreezeOut
 from tests.contracts import STEPS, train
 from tests.scheduler.steps import LINEAR, group_rates, momentum, set_up, update
 
@@ -78,3 +79,11 @@ def test_no_alarm_where_it_is_stepped_twice_or_nothing_is_to_freeze() -> None:
     scheduler.load_state_dict(state)
     update(model, optimizer)  # a resume is followed by an update first
     assert scheduler.frozen == 2
+
+
+@pytest.mark.parametrize("anneal", [None, "cosine"])
+def test_one_that_another_has_followed_is_no_alarm(anneal: Any) -> None:
+    model, optimizer, first = set_up(momentum)
+    second = FreezeOut(optimizer, model, STEPS, t0=0.3, spacing="linear", anneal=anneal)
+    train(model, optimizer, [second])
+    assert (first.progress, second.frozen) == (1.0, 3)

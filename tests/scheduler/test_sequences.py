@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from freezeout import FreezeOut
+from freezeout import CheckpointError, FreezeOut
 from freezeout.reference import RateOnly
 from tests.contracts import STEPS, differing, flags, make_net, snapshot, train
 from tests.scheduler.steps import LINEAR, group_rates, momentum
@@ -173,10 +173,24 @@ def test_a_change_by_hand_in_the_warm_up_is_not_one_of_its_own() -> None:
     assert group_rates(optimizer) == pytest.approx([0.05 * f for f in scheduler.factors_at(2)])
 
 
+def test_a_rate_that_is_one_tensor_with_its_base_rate_is_taken_apart() -> None:
+    """As torch 2.6 leaves them at the construction of a ``SequentialLR``."""
+    model = make_net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.1))
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"]
+    scheduler._initial_step()
+    train(model, optimizer, [scheduler], stop=2)
+    assert [float(group["initial_lr"]) for group in optimizer.param_groups] == [
+        pytest.approx(0.1)
+    ] * 4
+    expected = [0.1 * f for f in scheduler.factors_at(2)]
+    assert group_rates(optimizer) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("damage", [{"turn": 3}, {"deepest": 9}, {"base_lrs_now": [0.1]}])
 def test_a_damaged_state_is_refused(damage: dict[str, Any]) -> None:
-    from freezeout import CheckpointError
-
     scheduler = _build("linear")[2]
     before = scheduler.state_dict()
     with pytest.raises(CheckpointError, match=f"damaged: {next(iter(damage))}="):

@@ -44,6 +44,9 @@ class LastSet:
         for group, rate in zip(groups, rates, strict=True):
             lr = group["lr"]
             if isinstance(lr, torch.Tensor):
+                is_shared = group.get("initial_lr") is lr
+                if is_shared:  # SequentialLR of torch 2.6 makes them one
+                    lr = group["lr"] = lr.clone()
                 lr.fill_(float(rate))
             else:
                 group["lr"] = rate

@@ -46,6 +46,7 @@ from freezeout.scheduler.together import (
     check_one_model,
     check_partner,
     check_same_steps,
+    is_latest,
     note_model,
 )
 from freezeout.wrappers import reshard
@@ -142,10 +143,8 @@ class RateScheduler(LRScheduler):
             remember(optimizer, None)
         split = self._sets_rates or not self._freezes
         self._group_layers = split_by_layer(optimizer, self.layers) if split else []
-        self._base: BaseRates | None = None
-        if self._sets_rates:
-            note_model(optimizer, self)
-            self._base = BaseRates(optimizer, self)
+        self._base = BaseRates(optimizer, self) if self._sets_rates else None
+        note_model(optimizer, self)
         self._misuse = Misuse(
             self.total_steps, next(iter(self._thresholds), None), sets_rates=self._sets_rates
         )
@@ -370,7 +369,7 @@ class RateScheduler(LRScheduler):
         if self._waits:
             return
         self._updates += 1
-        if not self._stepped:
+        if not self._stepped and is_latest(self):
             self._misuse.updated_without_step(self._updates)
         if self._taken is not None:
             self._look_who_took(self._taken)

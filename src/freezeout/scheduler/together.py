@@ -18,6 +18,7 @@ __all__ = [
     "check_one_model",
     "check_partner",
     "check_same_steps",
+    "is_latest",
     "note_driver",
     "note_model",
 ]
@@ -29,6 +30,7 @@ class _Scheduler(Protocol):
     optimizer: Optimizer
     layers: Layers
     freezer: Freezer
+    _sets_rates: bool
 
     @property
     def _due(self) -> int: ...
@@ -40,7 +42,7 @@ _DRIVERS: WeakKeyDictionary[nn.Module, ref[_Scheduler]] = WeakKeyDictionary()
 """Which `FreezeOut` drives a model, so that a second one does not freeze it separately."""
 
 _OF_OPTIMIZER: WeakKeyDictionary[Optimizer, ref[_Scheduler]] = WeakKeyDictionary()
-"""Which scheduler sets the rates of an optimizer."""
+"""Which scheduler was made last for an optimizer."""
 
 
 class Together:
@@ -123,8 +125,13 @@ def check_alone(model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def note_model(optimizer: Optimizer, scheduler: _Scheduler) -> None:
-    """Remember which scheduler sets the rates of an optimizer."""
+    """Remember which scheduler was made last for an optimizer."""
     _OF_OPTIMIZER[optimizer] = ref(scheduler)
+
+
+def is_latest(scheduler: _Scheduler) -> bool:
+    """Return whether no other scheduler was made for the same optimizer since."""
+    return _OF_OPTIMIZER[scheduler.optimizer]() is scheduler
 
 
 def check_one_model(optimizer: Optimizer, model: nn.Module, kind: str) -> None:
@@ -142,7 +149,9 @@ def check_one_model(optimizer: Optimizer, model: nn.Module, kind: str) -> None:
     def is_in_the_way() -> bool:
         alive = _OF_OPTIMIZER.get(optimizer)
         other = None if alive is None else alive()
-        return other is not None and other.layers.model is not model and other.progress < 1.0
+        if other is None or not other._sets_rates or other.progress >= 1.0:
+            return False
+        return other.layers.model is not model
 
     if not is_in_the_way():
         return
