@@ -211,7 +211,8 @@ class RateScheduler(LRScheduler):
             FreezeOutError: If a parameter group was added to the optimizer or taken from it.
 
         Warns:
-            UserWarning: If training goes on after `total_steps`, or never seems to begin.
+            UserWarning: If training goes on after `total_steps`, or never seems to begin; if
+                another scheduler has set the rates.
         """
         if epoch is not None:
             hint = "It is the number of optimizer updates done; leave it out to have them counted."

@@ -34,6 +34,13 @@ class FreezeOut(RateScheduler):
     own rate; a group's other settings stay as they are. Groups are never added, removed or
     reordered afterwards. With ``anneal=None`` nothing is split and no rate is touched.
 
+    A rate that is changed between two steps (by hand, by ``ReduceLROnPlateau``) changes the base
+    rate of its group for good. In a ``SequentialLR`` progress starts at the milestone. Another
+    scheduler that sets the rates as well is named in a warning, and its rates are overwritten.
+
+    The prefix never holds a layer at which some backward pass was seen to end: heads that take
+    turns stay unfrozen, which a warning says.
+
     Args:
         optimizer: Any ``torch.optim`` optimizer except ``LBFGS``. Load its state after this.
         model: The model that is trained.
@@ -58,15 +65,17 @@ class FreezeOut(RateScheduler):
         freeze_steps: The same in steps; ``None`` for layers that learn to the end.
 
     Raises:
-        TypeError: If an argument has the wrong type, or the optimizer moves parameters that have
-            no gradient.
-        ValueError: If a setting is out of range, `layers` or `optimizer` are of another model, or
-            another `FreezeOut` drives this one and is not given as `together_with`.
+        TypeError: If an argument has the wrong type, the optimizer moves parameters that have no
+            gradient, or it has no learning rate to set.
+        ValueError: If a setting is out of range, `layers` or `optimizer` are of another model,
+            another `FreezeOut` drives this one and is not given as `together_with`, or another one
+            that is not at its end sets the rates of `optimizer` by the layers of another model.
         SplitError: If the model cannot be cut into layers.
 
     Warns:
         FrozenPrefixWarning: If a tied weight keeps the backward pass alive through frozen layers,
             or ``torch.compile`` would give up on the model after some freezes.
+        UserWarning: If every base rate is 0, or rates are left from an unknown earlier scheduler.
 
     Example:
         >>> import torch

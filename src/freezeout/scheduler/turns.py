@@ -25,7 +25,7 @@ from freezeout.layers import Layer, Layers
 
 __all__ = ["Turns"]
 
-_PASSES = 32
+_PASSES = 100
 """So many backward passes are looked at one by one, with a hook on every parameter."""
 
 _MOST_NAMES = 24
@@ -128,9 +128,9 @@ class Turns:
         return (
             f"a backward pass ended at layer {index} ({names[index]!r}), and what comes behind it "
             f"({missing}) got no gradient. Layers may take turns as the last, and each pass needs "
-            f"one that learns, so at most {index} of {len(names)} layers will freeze. Cut what "
-            f"takes turns as one layer: layers={_cut(self._layers, index)}; or pass example=... "
-            "if the order is wrong."
+            f"one that learns, so at most {index} of {len(names)} layers will freeze; rates fall "
+            "as planned all the same. Cut what takes turns as one layer: "
+            f"layers={_cut(self._layers, index)}; or pass example=... if the order is wrong."
         )
 
 
