@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from freezeout.scheduler.last_set import LastSet, check_rate, remember
-from freezeout.scheduler.others import describe, is_plateau, schedulers_of, setter_of
+from freezeout.scheduler.others import describe, has_turn, is_plateau, schedulers_of, setter_of
 
 __all__ = ["BaseRates"]
 
@@ -64,6 +64,10 @@ class BaseRates:
     def are_ours(self) -> bool:
         """Return whether all rates are those that were set."""
         return not self.last.changed_rates(self._ours.optimizer.param_groups)
+
+    def is_others_turn(self) -> bool:
+        """Return whether a ``SequentialLR`` has gone on to another scheduler."""
+        return not self.are_ours() and not has_turn(self._ours, schedulers_of(self._ours.optimizer))
 
     def follow(self, coming: Callable[[], Sequence[float | torch.Tensor]], updates: int) -> None:
         """Change base rates as others changed the rates, if that was meant for good.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["Misuse"]
 
@@ -15,14 +17,14 @@ class Misuse:
 
     Args:
         total_steps: Length of training in optimizer updates.
-        first_freeze: Updates after which the first layer freezes; ``None`` if none does.
+        freeze_steps: Updates after which layers freeze, in order.
         sets_rates: Whether the scheduler sets rates, or only freezes.
     """
 
-    def __init__(self, total_steps: int, first_freeze: int | None, *, sets_rates: bool) -> None:
+    def __init__(self, total_steps: int, freeze_steps: Sequence[int], *, sets_rates: bool) -> None:
         self._total_steps = total_steps
         # Who steps once an epoch, and trains for two or more, has stepped by half of the training.
-        self._overdue = None if first_freeze is None else max(first_freeze, total_steps // 2)
+        self._overdue = max(freeze_steps[0], total_steps // 2) if freeze_steps else None
         self._sets_rates = sets_rates
         self._idle_calls = 0
         self._told: set[str] = set()
@@ -65,14 +67,20 @@ class Misuse:
                 "as they were and no layer freezes. Call it after each optimizer.step().",
             )
 
-    def took_rates(self) -> None:
-        """Note an update at rates that somebody took from ``get_lr()``, without ``step()``."""
-        self._tell(
-            "get_lr",
-            "the rates of an optimizer update were taken from get_lr(), and step() was not called. "
-            "They are right, but no layer freezes: call scheduler.step() after each "
-            "optimizer.step().",
-        )
+    def updated_at(self, rates: Sequence[Any], taken: Sequence[Any]) -> None:
+        """Note an update at rates that `step` did not set.
+
+        Args:
+            rates: The rates.
+            taken: What ``get_lr()`` returned last, since the last call of ``step()``.
+        """
+        if [float(rate) for rate in rates] == [float(rate) for rate in taken]:
+            self._tell(
+                "get_lr",
+                "the rates of an optimizer update were taken from get_lr(), and step() was not "
+                "called. They are right, but no layer freezes: call scheduler.step() after each "
+                "optimizer.step().",
+            )
 
     def _tell(self, key: str, message: str) -> None:
         if key not in self._told:

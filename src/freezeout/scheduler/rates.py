@@ -30,9 +30,8 @@ from freezeout.schedule import (
 )
 from freezeout.scheduler.base_rates import BaseRates
 from freezeout.scheduler.counting import count_updates
-from freezeout.scheduler.last_set import LastSet, remember
+from freezeout.scheduler.last_set import LastSet
 from freezeout.scheduler.misuse import Misuse
-from freezeout.scheduler.others import has_turn, schedulers_of
 from freezeout.scheduler.split import split_by_layer
 from freezeout.scheduler.start_rates import (
     check_base_rates,
@@ -137,17 +136,12 @@ class RateScheduler(LRScheduler):
             self._together = together_with._together
         # A refusal up to here leaves the model and the optimizer as they were.
         self.freezer = self._make_freezer(optimizer, model, together_with, strict=strict)
-        if self._sets_rates:
-            take_over(optimizer)
-        else:
-            remember(optimizer, None)
+        take_over(optimizer, sets_rates=self._sets_rates)
         split = self._sets_rates or not self._freezes
         self._group_layers = split_by_layer(optimizer, self.layers) if split else []
         self._base = BaseRates(optimizer, self) if self._sets_rates else None
         note_model(optimizer, self)
-        self._misuse = Misuse(
-            self.total_steps, next(iter(self._thresholds), None), sets_rates=self._sets_rates
-        )
+        self._misuse = Misuse(self.total_steps, self._thresholds, sets_rates=self._sets_rates)
         self._updates = 0
         self._stepped = False
         self._taken: list[float | torch.Tensor] | None = None
@@ -272,14 +266,11 @@ class RateScheduler(LRScheduler):
         A callable curve is noted by its name only.
         """
         state = self._plain_state()
-        others_turn = self._waits
-        if self._base is not None and not self._waits and not self._base.are_ours():
-            others_turn = not has_turn(self, schedulers_of(self.optimizer))
-            if not others_turn:
-                self._base.follow(self._rates, self._updates)
-        if others_turn:
+        if self._waits or (self._base is not None and self._base.is_others_turn()):
             turn = "before" if self._waits else "after"
             state |= {"last_epoch": max(self.last_epoch, 0), "turn": turn}
+        elif self._base is not None:
+            self._base.follow(self._rates, self._updates)
         now = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
         return state | ({"base_lrs_now": now} if now != self._given else {})
 
@@ -372,14 +363,6 @@ class RateScheduler(LRScheduler):
         self._updates += 1
         if not self._stepped and is_latest(self):
             self._misuse.updated_without_step(self._updates)
-        if self._taken is not None:
-            self._look_who_took(self._taken)
-
-    def _look_who_took(self, taken: Sequence[float | torch.Tensor]) -> None:
-        """Tell if the update was done at rates that were taken from `get_lr`."""
+        if self._taken is not None and self._base is not None and not self._base.are_ours():
+            self._misuse.updated_at(rates_in(self.optimizer), self._taken)
         self._taken = None
-        if self._base is None or self._base.are_ours():
-            return
-        present = [float(rate) for rate in rates_in(self.optimizer)]
-        if present == [float(rate) for rate in taken]:
-            self._misuse.took_rates()

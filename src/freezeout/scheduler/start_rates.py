@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from freezeout.scheduler.last_set import check_rate, last_set_of
+from freezeout.scheduler.last_set import check_rate, last_set_of, remember
 from freezeout.scheduler.others import is_plateau, schedulers_of, setter_of
 
 __all__ = ["check_base_rates", "rate_in_every_group", "rates_in", "take_over"]
 
 
-def take_over(optimizer: Optimizer) -> None:
+def take_over(optimizer: Optimizer, *, sets_rates: bool) -> None:
     """Make rates that were set by hand after an earlier run the base rates of the next.
 
     Every scheduler starts from ``initial_lr``, which the first one leaves in the groups. A rate
@@ -24,10 +24,14 @@ def take_over(optimizer: Optimizer) -> None:
 
     Args:
         optimizer: Its groups may hold rates that an earlier scheduler left.
+        sets_rates: Whether the next scheduler sets any. If not, another one will.
 
     Warns:
         UserWarning: If it cannot be known who set the rates.
     """
+    if not sets_rates:
+        remember(optimizer, None)
+        return
     groups = optimizer.param_groups
     left = [i for i, group in enumerate(groups) if _is_off(group)]
     if not left:
