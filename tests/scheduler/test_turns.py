@@ -89,6 +89,10 @@ def test_the_first_head_stays_and_it_is_told_by_name(name: str, set_to_none: boo
     assert len(seen) == 1
     model, _, scheduler = parts
     assert scheduler.frozen == scheduler.depth_at(STEPS) == 2
+    assert scheduler.freeze_steps[2:] == (None,) * count
+    assert scheduler.freeze_steps[:2] == LINEAR.freeze_steps(2 + count, STEPS)[:2]
+    assert [*scheduler.factors_at(20)[2:]] == [scheduler.factors_at(20)[-1]] * count != [0] * count
+    assert scheduler.table().count("never") == count
     assert [flag for name, flag in flags(model).items() if "weight" in name] == [
         *(False, False),
         *[True] * count,

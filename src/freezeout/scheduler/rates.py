@@ -84,6 +84,7 @@ class RateScheduler(LRScheduler):
     freezer: Freezer
     freeze_times: tuple[float, ...]
     freeze_steps: tuple[int | None, ...]
+    _thresholds: list[int]
 
     _freezes: ClassVar[bool] = True
     """Whether layers freeze at their freeze times, or only have the rate zero from then on."""
@@ -121,14 +122,9 @@ class RateScheduler(LRScheduler):
         if self._sets_rates:
             check_one_model(optimizer, self.layers.model, type(self).__name__)
             check_base_rates(optimizer, type(self).__name__)
-        count = len(self.layers)
-        self._times = self.schedule.freeze_times(count)
-        self._freeze_steps = self.schedule.freeze_steps(count, total_steps)
-        self._thresholds = [n for n in self._freeze_steps[:-1] if n is not None]
-        self.freeze_times = self._times if self._freezes else (1.0,) * count
-        self.freeze_steps = self._freeze_steps if self._freezes else (None,) * count
+        self._freeze_steps = self.schedule.freeze_steps(len(self.layers), total_steps)
         self.total_steps = int(total_steps)
-        self._scales = self.schedule.scales(count)
+        self._plan(len(self.layers) - 1)
         self._curve = annealing(self.schedule.anneal)
         self._together = Together()
         if together_with is not None:
@@ -152,6 +148,18 @@ class RateScheduler(LRScheduler):
             super().__init__(optimizer)
         self._given = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
         self._stepped = False
+
+    def _plan(self, deepest: int) -> None:
+        """Plan to freeze at most so many layers; all others learn to the end, as the last does."""
+        count = len(self.layers)
+        self._deepest = deepest
+        times = self.schedule.freeze_times(count)[:deepest]
+        self._times = (*times, *(1.0,) * (count - deepest))
+        self._scales = (*self.schedule.scales(count)[:deepest], *(1.0,) * (count - deepest))
+        steps = (*self._freeze_steps[:deepest], *(None,) * (count - deepest))
+        self._thresholds = [n for n in steps if n is not None]
+        self.freeze_times = self._times if self._freezes else (1.0,) * count
+        self.freeze_steps = steps if self._freezes else (None,) * count
 
     @abstractmethod
     def _make_freezer(

@@ -38,8 +38,8 @@ class FreezeOut(RateScheduler):
     rate of its group for good. In a ``SequentialLR`` progress starts at the milestone. Another
     scheduler that sets the rates as well is named in a warning, and its rates are overwritten.
 
-    The prefix never holds a layer at which some backward pass was seen to end: heads that take
-    turns stay unfrozen, which a warning says.
+    The prefix never holds a layer at which some backward pass was seen to end. Heads that take
+    turns all learn to the end: `freeze_times` change then, and a warning says so.
 
     Args:
         optimizer: Any ``torch.optim`` optimizer except ``LBFGS``. Load its state after this.
@@ -132,27 +132,22 @@ class FreezeOut(RateScheduler):
 
         A callable curve is noted by its name only.
         """
-        deepest = self._deepest
-        found = {} if deepest == len(self.layers) - 1 else {"deepest": deepest}
-        return super().state_dict() | found
-
-    @property
-    def _deepest(self) -> int:
-        """How many layers may freeze at most: something must learn in every backward pass."""
-        return len(self.layers) - 1 if self._turns is None else self._turns.deepest
+        found = self._deepest < len(self.layers) - 1
+        return super().state_dict() | ({"deepest": self._deepest} if found else {})
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        super()._load(state)
+        deepest = state.get("deepest", len(self.layers) - 1)
         if self._turns is not None:
-            self._turns.deepest = state.get("deepest", len(self.layers) - 1)
-
-    def _due_at(self, step: int) -> int:
-        return min(super()._due_at(step), self._deepest)
+            self._turns.deepest = deepest
+        self._plan(deepest)
+        super()._load(state)
 
     def _updated(self) -> None:
         super()._updated()
         if self._turns is not None:
             self._turns.look()
+            if self._turns.deepest != self._deepest:
+                self._plan(self._turns.deepest)
 
     def _freeze(self, n: int) -> None:
         for _ in range(len(self._together)):  # a freeze may leave one of the optimizers idle

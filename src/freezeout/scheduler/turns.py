@@ -128,8 +128,8 @@ class Turns:
         return (
             f"a backward pass ended at layer {index} ({names[index]!r}), and what comes behind it "
             f"({missing}) got no gradient. Layers may take turns as the last, and each pass needs "
-            f"one that learns, so at most {index} of {len(names)} layers will freeze; rates fall "
-            "as planned all the same. Cut what takes turns as one layer: "
+            f"one that learns, so at most {index} of {len(names)} layers will freeze, and the "
+            "others learn to the end. Cut what takes turns as one layer: "
             f"layers={_cut(self._layers, index)}; or pass example=... if the order is wrong."
         )
 
