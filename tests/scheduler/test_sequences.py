@@ -160,6 +160,24 @@ def test_a_sequence_in_a_sequence() -> None:
     assert group_rates(optimizer) == [0.1 * f for f in scheduler.factors_at(8)]
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
+def test_first_in_a_sequence_in_a_sequence() -> None:
+    model = make_net()
+    optimizer = momentum(model.parameters())
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+    still = lr_scheduler.ConstantLR(optimizer, 0.5, 100)
+    other = lr_scheduler.ConstantLR(optimizer, 0.5, 100)
+    inner = lr_scheduler.SequentialLR(optimizer, [scheduler, still], [7])
+    sequence = lr_scheduler.SequentialLR(optimizer, [inner, other], [9])
+    train(model, optimizer, [sequence], stop=5)
+    assert (scheduler.last_epoch, scheduler.frozen) == (5, 1)
+    assert scheduler.base_lrs == [0.1] * 4
+    assert group_rates(optimizer) == [0.1 * f for f in scheduler.factors_at(5)]
+    train(model, optimizer, [sequence], start=5, stop=STEPS)
+    assert scheduler.frozen == 1
+    assert scheduler.state_dict()["last_epoch"] == scheduler.last_epoch == 5
+
+
 def test_a_change_by_hand_in_the_warm_up_is_not_one_of_its_own() -> None:
     model, optimizer, scheduler, sequence = _build("linear")
     train(model, optimizer, [sequence], stop=2)

@@ -210,6 +210,24 @@ def test_a_rate_of_unknown_origin_is_told(rate: float) -> None:
         assert seen[0].filename == __file__
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_first_rate_of_a_one_cycle_is_told_for_it_is_no_base_rate(kept: bool) -> None:
+    model = make_net()
+    optimizer = momentum(model.parameters())
+    cycle = lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=STEPS)
+    if not kept:
+        del cycle
+        gc.collect()
+    with pytest.warns(UserWarning, match=r"left initial_lr=0\.004 there, 25 times below") as seen:
+        scheduler = FreezeOut(optimizer, model, STEPS, scaled=False)
+    assert [w.filename for w in seen] == [__file__]
+    assert scheduler.base_lrs == [pytest.approx(0.004)] * 4
+    for group in optimizer.param_groups:
+        group["initial_lr"] = 0.1
+    assert FreezeOut(optimizer, model, STEPS, scaled=False).base_lrs == [0.1] * 4
+    FreezeOut(optimizer, model, STEPS, anneal=None)  # sets none
+
+
 # Two models
 
 

@@ -219,9 +219,8 @@ class RateScheduler(LRScheduler):
         if epoch is not None:
             hint = "It is the number of optimizer updates done; leave it out to have them counted."
             check_whole("epoch", epoch, hint)
-        if self._waits:
-            self._updates = 0
-        elif epoch != 0 and self._base is not None:  # else it starts, from the base rates
+        starts = epoch == 0 or self._waits  # at the base rates, whatever rates there are
+        if self._base is not None and not starts:
             self._base.follow(self._rates, self._updates)
         if epoch is not None:
             self._updates = int(epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ def take_over(optimizer: Optimizer, *, sets_rates: bool) -> None:
         remember(optimizer, None)
         return
     groups = optimizer.param_groups
+    _tell_of_one_cycle(groups)
     left = [i for i, group in enumerate(groups) if _is_off(group)]
     if not left:
         return
@@ -89,6 +91,22 @@ def check_base_rates(optimizer: Optimizer, kind: str) -> None:
         )
 
 
+def _tell_of_one_cycle(groups: list[dict[str, Any]]) -> None:
+    """Tell of the first rate of a ``OneCycleLR``, which it leaves as everybody's base rate."""
+    for i, group in enumerate(groups):
+        highest, initial = group.get("max_lr"), group.get("initial_lr")
+        if highest is not None and initial is not None and float(initial) < float(highest):
+            warnings.warn(
+                f"parameter group {i} was given to OneCycleLR, which left initial_lr="
+                f"{float(initial):g} there, {float(highest) / float(initial or 1):.3g} times below "
+                "its highest rate, and rates start from that. Set initial_lr in each group to the "
+                "base rate you want, or make a new optimizer.",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
+
+
 def rates_in(optimizer: Optimizer) -> list[Any]:
     """Return the rate of every group, ``None`` for an optimizer that chooses its rates itself."""
     return [group.get("lr") for group in optimizer.param_groups]
@@ -112,7 +130,9 @@ def rate_in_every_group(optimizer: Optimizer) -> Iterator[None]:
 
 def _is_off(group: dict[str, Any]) -> bool:
     initial = group.get("initial_lr")
-    return initial is not None and float(initial) != float(group["lr"])
+    if initial is None:
+        return False
+    return not math.isclose(float(initial), float(group["lr"]), rel_tol=1e-9)
 
 
 def _tell_of_unknown(group: dict[str, Any], index: int, learns: bool) -> None:
