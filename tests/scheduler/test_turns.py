@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from freezeout import CheckpointError, FreezeOut, FrozenPrefixWarning, Schedule, split_layers
+from freezeout.reference import RateOnly
 from tests.contracts import differing, flags, snapshot
 
 STEPS = 24
@@ -141,6 +142,23 @@ def test_an_objective_of_the_trunk_alone_keeps_the_trunk() -> None:
         run()
     assert scheduler.frozen == 0
     assert all(flags(model).values())
+
+
+@pytest.mark.parametrize("name", ["in turn", "the first one seldom"])
+def test_its_control_sets_the_same_rates(name: str) -> None:
+    """Both plan anew at the same update, and end in the same weights."""
+    ends = []
+    for kind in (FreezeOut, RateOnly):
+        model = Heads()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        scheduler: Any = kind(optimizer, model, STEPS, schedule=LINEAR)
+        with pytest.warns(FrozenPrefixWarning, match="ended at layer 2"):
+            _train([model, optimizer, scheduler], KINDS[name][0])
+        assert scheduler.state_dict()["deepest"] == 2
+        assert scheduler.frozen == (2 if kind is FreezeOut else 0)
+        ends.append((snapshot(model), scheduler.get_last_lr()))
+    assert differing(ends[0][0], ends[1][0]) == []
+    assert ends[0][1] == ends[1][1]
 
 
 class Blocks(nn.Module):

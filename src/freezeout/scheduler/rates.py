@@ -48,6 +48,7 @@ from freezeout.scheduler.together import (
     is_latest,
     note_model,
 )
+from freezeout.scheduler.turns import Turns
 from freezeout.wrappers import reshard
 
 __all__ = ["RateScheduler"]
@@ -85,6 +86,7 @@ class RateScheduler(LRScheduler):
     freeze_times: tuple[float, ...]
     freeze_steps: tuple[int | None, ...]
     _thresholds: list[int]
+    _turns: Turns | None
 
     _freezes: ClassVar[bool] = True
     """Whether layers freeze at their freeze times, or only have the rate zero from then on."""
@@ -132,6 +134,10 @@ class RateScheduler(LRScheduler):
             self._together = together_with._together
         # A refusal up to here leaves the model and the optimizer as they were.
         self.freezer = self._make_freezer(optimizer, model, together_with, strict=strict)
+        if together_with is not None:
+            self._turns = together_with._turns
+        else:
+            self._turns = Turns(self.layers, optimizer) if self._thresholds else None
         take_over(optimizer, sets_rates=self._sets_rates)
         split = self._sets_rates or not self._freezes
         self._group_layers = split_by_layer(optimizer, self.layers) if split else []
@@ -279,7 +285,11 @@ class RateScheduler(LRScheduler):
         elif self._base is not None:
             self._base.follow(self._rates, self._updates)
         now = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
-        return state | ({"base_lrs_now": now} if now != self._given else {})
+        if now != self._given:
+            state["base_lrs_now"] = now
+        if self._deepest < len(self.layers) - 1:
+            state["deepest"] = self._deepest
+        return state
 
     def _plain_state(self) -> dict[str, Any]:
         """Return what every state holds."""
@@ -315,6 +325,10 @@ class RateScheduler(LRScheduler):
 
     def _load(self, state: Mapping[str, Any]) -> None:
         """Take what is in a state, which has been checked, beside the step."""
+        deepest = state.get("deepest", len(self.layers) - 1)
+        if self._turns is not None:
+            self._turns.deepest = deepest
+        self._plan(deepest)
         if self._base is not None:
             self._base.last.forget()
             self._base.restore(state.get("base_lrs_now", self._given))
@@ -364,7 +378,11 @@ class RateScheduler(LRScheduler):
         ]
 
     def _updated(self) -> None:
-        """Count an update of the optimizer."""
+        """Count an update of the optimizer, and look what learns in it."""
+        if self._turns is not None:
+            self._turns.look()
+            if self._turns.deepest != self._deepest:
+                self._plan(self._turns.deepest)
         if self._waits:
             return
         self._updates += 1

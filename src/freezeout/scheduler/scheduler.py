@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -16,7 +14,6 @@ from freezeout.freezing import Freezer
 from freezeout.layers import check_something_learns
 from freezeout.scheduler.rates import RateScheduler
 from freezeout.scheduler.together import check_alone, note_driver
-from freezeout.scheduler.turns import Turns
 from freezeout.wrappers import Graphs, recompile_trouble
 
 __all__ = ["FreezeOut"]
@@ -104,11 +101,9 @@ class FreezeOut(RateScheduler):
             freezer = Freezer(self.layers, optimizer, strict=strict)
             if self._thresholds:
                 freezer.look_ahead()
-            self._turns = Turns(self.layers, optimizer) if self._thresholds else None
         else:
             freezer = together_with.freezer
             freezer.optimizers.append(optimizer)
-            self._turns = together_with._turns
         self._outermost = weakref.ref(model)
         self._told: set[str] = set()
         self._graphs = Graphs(self.layers)
@@ -126,28 +121,6 @@ class FreezeOut(RateScheduler):
             step: Optimizer updates done, at least 0.
         """
         return self._due_at(step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the step and the settings in plain values, for ``weights_only=True``.
-
-        A callable curve is noted by its name only.
-        """
-        found = self._deepest < len(self.layers) - 1
-        return super().state_dict() | ({"deepest": self._deepest} if found else {})
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        deepest = state.get("deepest", len(self.layers) - 1)
-        if self._turns is not None:
-            self._turns.deepest = deepest
-        self._plan(deepest)
-        super()._load(state)
-
-    def _updated(self) -> None:
-        super()._updated()
-        if self._turns is not None:
-            self._turns.look()
-            if self._turns.deepest != self._deepest:
-                self._plan(self._turns.deepest)
 
     def _freeze(self, n: int) -> None:
         for _ in range(len(self._together)):  # a freeze may leave one of the optimizers idle
