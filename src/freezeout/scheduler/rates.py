@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -23,10 +22,7 @@ from freezeout.layers import Layers, LayerSpec, check_belongs, split_layers, unw
 from freezeout.schedule import (
     Schedule,
     ScheduleSettings,
-    annealing,
     make_schedule,
-    rate_factors,
-    warmup_factor,
 )
 from freezeout.scheduler.base_rates import BaseRates
 from freezeout.scheduler.counting import count_updates
@@ -40,6 +36,7 @@ from freezeout.scheduler.start_rates import (
     take_over,
 )
 from freezeout.scheduler.state import check_state
+from freezeout.scheduler.timetable import Timetable
 from freezeout.scheduler.together import (
     Together,
     check_one_model,
@@ -76,16 +73,11 @@ class RateScheduler(LRScheduler):
         layers: The layers of the model in execution order.
         freezer: Freezes them; it takes listeners.
         total_steps: Length of training in optimizer updates.
-        freeze_times: When each layer freezes, as a fraction of training; 1 where it does not.
-        freeze_steps: The same in steps; ``None`` where it does not.
     """
 
     schedule: Schedule
     layers: Layers
     freezer: Freezer
-    freeze_times: tuple[float, ...]
-    freeze_steps: tuple[int | None, ...]
-    _thresholds: list[int]
     _turns: Turns | None
 
     _freezes: ClassVar[bool] = True
@@ -124,26 +116,26 @@ class RateScheduler(LRScheduler):
         if self._sets_rates:
             check_one_model(optimizer, self.layers.model, type(self).__name__)
             check_base_rates(optimizer, type(self).__name__)
-        self._freeze_steps = self.schedule.freeze_steps(len(self.layers), total_steps)
+        self._timetable = Timetable(self.schedule, len(self.layers), total_steps)
         self.total_steps = int(total_steps)
-        self._plan(len(self.layers) - 1)
-        self._curve = annealing(self.schedule.anneal)
         self._together = Together()
         if together_with is not None:
-            check_same_steps(self._freeze_steps, together_with._freeze_steps)
+            check_same_steps(self._timetable.planned, together_with._timetable.planned)
             self._together = together_with._together
         # A refusal up to here leaves the model and the optimizer as they were.
         self.freezer = self._make_freezer(optimizer, model, together_with, strict=strict)
         if together_with is not None:
             self._turns = together_with._turns
         else:
-            self._turns = Turns(self.layers, optimizer) if self._thresholds else None
+            self._turns = Turns(self.layers, optimizer) if self._timetable.thresholds else None
         take_over(optimizer, sets_rates=self._sets_rates)
         split = self._sets_rates or not self._freezes
         self._group_layers = split_by_layer(optimizer, self.layers) if split else []
         self._base = BaseRates(optimizer, self) if self._sets_rates else None
         note_model(optimizer, self)
-        self._misuse = Misuse(self.total_steps, self._thresholds, sets_rates=self._sets_rates)
+        self._misuse = Misuse(
+            self.total_steps, self._timetable.thresholds, sets_rates=self._sets_rates
+        )
         self._updates = 0
         self._stepped = False
         self._taken: list[float | torch.Tensor] | None = None
@@ -154,18 +146,6 @@ class RateScheduler(LRScheduler):
             super().__init__(optimizer)
         self._given = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
         self._stepped = False
-
-    def _plan(self, deepest: int) -> None:
-        """Plan to freeze at most so many layers; all others learn to the end, as the last does."""
-        count = len(self.layers)
-        self._deepest = deepest
-        times = self.schedule.freeze_times(count)[:deepest]
-        self._times = (*times, *(1.0,) * (count - deepest))
-        self._scales = (*self.schedule.scales(count)[:deepest], *(1.0,) * (count - deepest))
-        steps = (*self._freeze_steps[:deepest], *(None,) * (count - deepest))
-        self._thresholds = [n for n in steps if n is not None]
-        self.freeze_times = self._times if self._freezes else (1.0,) * count
-        self.freeze_steps = steps if self._freezes else (None,) * count
 
     @abstractmethod
     def _make_freezer(
@@ -183,6 +163,16 @@ class RateScheduler(LRScheduler):
         """Ignore what torch counts: updates count here, not calls."""
 
     @property
+    def freeze_times(self) -> tuple[float, ...]:
+        """When each layer freezes, as a fraction of training; 1 where it does not."""
+        return self._timetable.times if self._freezes else (1.0,) * len(self.layers)
+
+    @property
+    def freeze_steps(self) -> tuple[int | None, ...]:
+        """The same in steps; ``None`` where it does not."""
+        return self._timetable.steps if self._freezes else (None,) * len(self.layers)
+
+    @property
     def frozen(self) -> int:
         """Length of the frozen prefix."""
         return self.freezer.depth
@@ -198,13 +188,7 @@ class RateScheduler(LRScheduler):
         Args:
             step: Optimizer updates done, at least 0.
         """
-        return rate_factors(
-            step / self.total_steps,
-            self._times,
-            self._scales,
-            self._curve,
-            warmup_factor(step, self.schedule.warmup_steps),
-        )
+        return self._timetable.factors_at(step)
 
     def step(self, epoch: int | None = None) -> None:
         """Bring rates and layers up to date. Call it after ``optimizer.step()``.
@@ -287,8 +271,8 @@ class RateScheduler(LRScheduler):
         now = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
         if now != self._given:
             state["base_lrs_now"] = now
-        if self._deepest < len(self.layers) - 1:
-            state["deepest"] = self._deepest
+        if self._timetable.deepest < len(self.layers) - 1:
+            state["deepest"] = self._timetable.deepest
         return state
 
     def _plain_state(self) -> dict[str, Any]:
@@ -328,7 +312,7 @@ class RateScheduler(LRScheduler):
         deepest = state.get("deepest", len(self.layers) - 1)
         if self._turns is not None:
             self._turns.deepest = deepest
-        self._plan(deepest)
+        self._timetable.limit(deepest)
         if self._base is not None:
             self._base.last.forget()
             self._base.restore(state.get("base_lrs_now", self._given))
@@ -354,7 +338,7 @@ class RateScheduler(LRScheduler):
 
     def _due_at(self, step: int) -> int:
         """Return how many layers are past their freeze times after `step` updates."""
-        return bisect_right(self._thresholds, step)
+        return self._timetable.due_at(step)
 
     def _freeze(self, n: int) -> None:
         """Bring the frozen prefix up to date after `n` updates; a control freezes nothing."""
@@ -381,8 +365,8 @@ class RateScheduler(LRScheduler):
         """Count an update of the optimizer, and look what learns in it."""
         if self._turns is not None:
             self._turns.look()
-            if self._turns.deepest != self._deepest:
-                self._plan(self._turns.deepest)
+            if self._turns.deepest != self._timetable.deepest:
+                self._timetable.limit(self._turns.deepest)
         if self._waits:
             return
         self._updates += 1

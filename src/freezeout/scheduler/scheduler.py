@@ -94,12 +94,12 @@ class FreezeOut(RateScheduler):
     def _make_freezer(
         self, optimizer: Optimizer, model: nn.Module, together_with: Self | None, *, strict: bool
     ) -> Freezer:
-        check_something_learns(self.layers, len(self._thresholds))
+        check_something_learns(self.layers, len(self._timetable.thresholds))
         self._warn_of_ties()
         if together_with is None:
             check_alone(self.layers.model, optimizer)
             freezer = Freezer(self.layers, optimizer, strict=strict)
-            if self._thresholds:
+            if self._timetable.thresholds:
                 freezer.look_ahead()
         else:
             freezer = together_with.freezer
@@ -140,7 +140,9 @@ class FreezeOut(RateScheduler):
     def _warn_of_ties(self) -> None:
         for names, first, owner in self.layers.early_ties():
             until = self.freeze_steps[owner]
-            if self._thresholds and (until is None or until > self._thresholds[0]):
+            if self._timetable.thresholds and (
+                until is None or until > self._timetable.thresholds[0]
+            ):
                 warnings.warn(
                     f"the tied weight {' = '.join(map(repr, names))} is used by layer {first} but "
                     f"learns with layer {owner}, its last user. Until that freezes, the backward "
