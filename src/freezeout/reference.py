@@ -153,9 +153,8 @@ class RateOnly(RateScheduler):
         """Return the length of the frozen prefix after any number of updates: 0."""
         return 0
 
-    def get_lr(self) -> list[float | torch.Tensor]:
-        """Return the rate of every parameter group at the current step."""
-        rates = super().get_lr()
+    def _rates(self) -> list[float | torch.Tensor]:
+        rates = super()._rates()
         if self._sets_rates:
             return rates
         done = self._due
@@ -163,9 +162,8 @@ class RateOnly(RateScheduler):
             0.0 if i < done else rate for i, rate in zip(self._group_layers, rates, strict=True)
         ]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the step and the settings it belongs to, in plain values."""
-        state = super().state_dict()
+    def _plain_state(self) -> dict[str, Any]:
+        state = super()._plain_state()
         return {k: state[k] for k in ("last_epoch", "total_steps", "schedule")} | {"control": True}
 
     def _settle(self) -> None:

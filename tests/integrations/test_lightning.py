@@ -215,6 +215,32 @@ def test_averaged_weights_are_those_of_the_frozen_layers():
     assert not module.net[0].weight.requires_grad
 
 
+class Plateau(Module):
+    """Cuts its rates where the loss goes up, which it is made to do after the third epoch."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": plateau, "monitor": "loss"}
+
+    def on_validation_epoch_end(self):
+        self.log("loss", float(self.current_epoch == 2) - 0.1 * self.current_epoch)
+
+
+def test_the_cuts_of_a_plateau_are_followed_also_by_a_resumed_run(tmp_path):
+    callback = FreezeOutCallback(**SETTINGS)
+    module = Plateau()
+    saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    fit(module, callback, saves, enable_checkpointing=True)
+    assert callback.scheduler.base_lrs == pytest.approx([0.005] * 4)
+    assert callback.scheduler.frozen == 3
+    for epoch in (1, 3):  # before the cut, and after it
+        resumed, again = Plateau(), FreezeOutCallback(**SETTINGS)
+        fit(resumed, again, ckpt_path=tmp_path / f"epoch={epoch}.ckpt")
+        assert again.scheduler.base_lrs == callback.scheduler.base_lrs
+        assert same(resumed, module)
+
+
 def test_stochastic_averaging_is_refused_where_it_spoils_a_frozen_norm():
     def averaging():
         return StochasticWeightAveraging(1e-2, swa_epoch_start=2)
@@ -222,11 +248,13 @@ def test_stochastic_averaging_is_refused_where_it_spoils_a_frozen_norm():
     with pytest.raises(FreezeOutError, match=r"statistics .* layer 0 \(net\.0\) will be frozen"):
         fit(Module(), FreezeOutCallback(**SETTINGS), averaging())
     callback = FreezeOutCallback(**SETTINGS)
-    run = fit(Module(norm=False), callback, averaging())
+    with pytest.warns(UserWarning, match="SWALR sets the rates of the same optimizer"):
+        run = fit(Module(norm=False), callback, averaging())
     assert (callback.scheduler.frozen, callback.scheduler.progress) == (3, 1.0)
     assert [g["lr"] for g in run.optimizers[0].param_groups] == [0.0] * 4  # rates of FreezeOut
     module = Module()
-    fit(module, FreezeOutCallback(schedule=Schedule(t0=1.0), total_steps=41), averaging())
+    with pytest.warns(UserWarning, match="SWALR sets the rates of the same optimizer"):
+        fit(module, FreezeOutCallback(schedule=Schedule(t0=1.0), total_steps=41), averaging())
     assert module.net[1].running_var.ne(1).all()  # nothing freezes, so it is gathered again
 
 

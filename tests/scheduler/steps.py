@@ -34,5 +34,21 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, n: int = 0) -> No
     optimizer.step()
 
 
+def go_on(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *schedulers: Any,
+    start: int = 0,
+    stop: int,
+    before: Callable[[], None] = lambda: None,
+) -> None:
+    """Update and step; `before` is called before each update."""
+    for n in range(start, stop):
+        before()
+        update(model, optimizer, n)
+        for scheduler in schedulers:
+            scheduler.step()
+
+
 def group_rates(optimizer: torch.optim.Optimizer) -> list[float]:
     return [float(group["lr"]) for group in optimizer.param_groups]

@@ -135,6 +135,8 @@ def makes_state_only(optimizer: Optimizer) -> bool:
     if module is None or not optimizer.param_groups:
         return False
     rate = optimizer.param_groups[-1].get("lr", 0.0)  # the last layer's, which is above zero
+    if rate is None:  # an optimizer that chooses its rates itself
+        return False
     if (isinstance(rate, torch.Tensor) and rate.device.type != "cpu") or float(rate) != 0.0:
         return False
     code = getattr(getattr(module, "_init_optim_state", None), "__code__", None)

@@ -11,10 +11,11 @@ __all__ = ["metrics", "same_rates", "without_state"]
 def metrics(scheduler: FreezeOut) -> dict[str, float]:
     """Return what to log: frozen layers, their part of all parameters, highest rate, progress."""
     sizes = [layer.num_parameters for layer in scheduler.layers]
+    rates = [float(rate) for rate in scheduler.get_last_lr() if rate is not None]
     return {
         "freezeout/frozen": float(scheduler.frozen),
         "freezeout/frozen_fraction": sum(sizes[: scheduler.frozen]) / max(1, sum(sizes)),
-        "freezeout/learning_rate": max(float(rate) for rate in scheduler.get_last_lr()),
+        "freezeout/learning_rate": max(rates, default=0.0),
         "freezeout/progress": scheduler.progress,
     }
 

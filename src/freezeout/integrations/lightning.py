@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from typing_extensions import Unpack
 
 from freezeout.errors import FreezeOutError
@@ -42,7 +43,7 @@ class FreezeOutCallback(Callback):
     checkpoints, and logs ``freezeout/frozen`` (layers), ``freezeout/frozen_fraction`` (of
     parameters), ``freezeout/learning_rate`` (the highest) and ``freezeout/progress`` at the
     beginning and at every freeze. It sets all rates, so the module must not have a scheduler of
-    its own, except with ``anneal=None``.
+    its own, except with ``anneal=None``, or ``ReduceLROnPlateau``, whose cuts it follows.
 
     Args:
         schedule: The settings as one object, in place of giving them one by one.
@@ -135,9 +136,10 @@ class FreezeOutCallback(Callback):
                 "configure_optimizers made a FreezeOut, and FreezeOutCallback would make another. "
                 "Drop one of the two."
             )
-        if others and self.schedule.anneal is not None:
+        setters = [other for other in others if not isinstance(other, ReduceLROnPlateau)]
+        if setters and self.schedule.anneal is not None:
             raise same_rates(
-                f"configure_optimizers made {type(others[0]).__name__}", "Drop that scheduler"
+                f"configure_optimizers made {type(setters[0]).__name__}", "Drop that scheduler"
             )
         self.scheduler = self._freezeout(
             trainer.optimizers[0],

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
 from abc import abstractmethod
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -15,33 +12,45 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Self, Unpack
 
-from freezeout.errors import CheckpointError, FreezeOutError, check_whole
+from freezeout.errors import FreezeOutError, check_whole
 from freezeout.freezing import (
     Freezer,
     check_groups,
     check_optimizer,
-    is_inner_step,
-    makes_state_only,
     note_wrappers,
-    split_groups,
     unwrap_optimizer,
 )
 from freezeout.layers import Layers, LayerSpec, check_belongs, split_layers, unwrap
 from freezeout.schedule import (
     Schedule,
     ScheduleSettings,
-    annealing,
     make_schedule,
-    rate_factors,
-    warmup_factor,
 )
-from freezeout.scheduler.together import Together, check_partner, check_same_steps
+from freezeout.scheduler.base_rates import BaseRates
+from freezeout.scheduler.counting import count_updates
+from freezeout.scheduler.last_set import LastSet
+from freezeout.scheduler.misuse import Misuse
+from freezeout.scheduler.split import split_by_layer
+from freezeout.scheduler.start_rates import (
+    check_base_rates,
+    rate_in_every_group,
+    rates_in,
+    take_over,
+)
+from freezeout.scheduler.state import check_state
+from freezeout.scheduler.timetable import Timetable
+from freezeout.scheduler.together import (
+    Together,
+    check_one_model,
+    check_partner,
+    check_same_steps,
+    is_latest,
+    note_model,
+)
+from freezeout.scheduler.turns import Turns
 from freezeout.wrappers import reshard
 
 __all__ = ["RateScheduler"]
-
-_CALLS_BEFORE_WARNING = 100
-"""So many calls of ``step()`` without any update are more than a gradient scaler would skip."""
 
 
 class RateScheduler(LRScheduler):
@@ -67,15 +76,12 @@ class RateScheduler(LRScheduler):
         layers: The layers of the model in execution order.
         freezer: Freezes them; it takes listeners.
         total_steps: Length of training in optimizer updates.
-        freeze_times: When each layer freezes, as a fraction of training; 1 where it does not.
-        freeze_steps: The same in steps; ``None`` where it does not.
     """
 
     schedule: Schedule
     layers: Layers
     freezer: Freezer
-    freeze_times: tuple[float, ...]
-    freeze_steps: tuple[int | None, ...]
+    _turns: Turns | None
 
     _freezes: ClassVar[bool] = True
     """Whether layers freeze at their freeze times, or only have the rate zero from then on."""
@@ -110,19 +116,15 @@ class RateScheduler(LRScheduler):
             else split_layers(model, layers=layers, example=example)
         )
         check_belongs(self.layers, model, optimizer)
-        count = len(self.layers)
-        self._times = self.schedule.freeze_times(count)
-        self._freeze_steps = self.schedule.freeze_steps(count, total_steps)
-        self._thresholds = [n for n in self._freeze_steps[:-1] if n is not None]
-        self.freeze_times = self._times if self._freezes else (1.0,) * count
-        self.freeze_steps = self._freeze_steps if self._freezes else (None,) * count
-        self.total_steps = int(total_steps)
-        self._scales = self.schedule.scales(count)
-        self._curve = annealing(self.schedule.anneal)
         self._sets_rates = self.schedule.anneal is not None
+        if self._sets_rates:
+            check_one_model(optimizer, self.layers.model, type(self).__name__)
+            check_base_rates(optimizer, type(self).__name__)
+        self._timetable = Timetable(self.schedule, len(self.layers), total_steps)
+        self.total_steps = int(total_steps)
         self._together = Together()
         if together_with is not None:
-            check_same_steps(self._freeze_steps, together_with._freeze_steps)
+            check_same_steps(self._timetable.planned, together_with._timetable.planned)
             self._together = together_with._together
         note_wrappers(given)
         split = self._sets_rates or not self._freezes
@@ -132,14 +134,27 @@ class RateScheduler(LRScheduler):
         self.freezer = self._make_freezer(
             optimizer, model, together_with, strict=strict, witness=witness
         )
-        self._group_layers = split_groups(optimizer, self.layers) if split else []
+        if together_with is not None:
+            self._turns = together_with._turns
+        else:
+            self._turns = Turns(self.layers, optimizer) if self._timetable.thresholds else None
+        take_over(optimizer, sets_rates=self._sets_rates)
+        self._group_layers = split_by_layer(optimizer, self.layers) if split else []
+        self._base = BaseRates(optimizer, self) if self._sets_rates else None
+        note_model(optimizer, self)
+        self._misuse = Misuse(
+            self.total_steps, self._timetable.thresholds, sets_rates=self._sets_rates
+        )
         self._updates = 0
-        self._idle_calls = 0
-        self._warned_overrun = False
+        self._stepped = False
+        self._taken: list[float | torch.Tensor] | None = None
         self._loaded = False
         self._together.join(self)
-        _count_updates(optimizer, self)
-        super().__init__(optimizer)
+        count_updates(optimizer, self)
+        with rate_in_every_group(optimizer):
+            super().__init__(optimizer)
+        self._given = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
+        self._stepped = False
 
     @abstractmethod
     def _make_freezer(
@@ -163,6 +178,16 @@ class RateScheduler(LRScheduler):
         """Ignore what torch counts: updates count here, not calls."""
 
     @property
+    def freeze_times(self) -> tuple[float, ...]:
+        """When each layer freezes, as a fraction of training; 1 where it does not."""
+        return self._timetable.times if self._freezes else (1.0,) * len(self.layers)
+
+    @property
+    def freeze_steps(self) -> tuple[int | None, ...]:
+        """The same in steps; ``None`` where it does not."""
+        return self._timetable.steps if self._freezes else (None,) * len(self.layers)
+
+    @property
     def frozen(self) -> int:
         """Length of the frozen prefix."""
         return self.freezer.depth
@@ -178,13 +203,7 @@ class RateScheduler(LRScheduler):
         Args:
             step: Optimizer updates done, at least 0.
         """
-        return rate_factors(
-            step / self.total_steps,
-            self._times,
-            self._scales,
-            self._curve,
-            warmup_factor(step, self.schedule.warmup_steps),
-        )
+        return self._timetable.factors_at(step)
 
     def step(self, epoch: int | None = None) -> None:
         """Bring rates and layers up to date. Call it after ``optimizer.step()``.
@@ -199,42 +218,86 @@ class RateScheduler(LRScheduler):
             FreezeOutError: If a parameter group was added to the optimizer or taken from it.
 
         Warns:
-            UserWarning: If training goes on after `total_steps`, or never seems to begin.
+            UserWarning: If training goes on after `total_steps`, or never seems to begin; if
+                another scheduler has set the rates.
         """
         if epoch is not None:
             hint = "It is the number of optimizer updates done; leave it out to have them counted."
             check_whole("epoch", epoch, hint)
+        starts = epoch == 0 or self._waits  # at the base rates, whatever rates there are
+        if self._base is not None and not starts:
+            self._base.follow(self._rates, self._updates)
+        if epoch is not None:
             self._updates = int(epoch)
         n = self._updates
-        self._idle_calls = self._idle_calls + 1 if n == self.last_epoch else 0
+        self._misuse.called(n, idle=n == self.last_epoch)
+        self._stepped, self._taken = True, None
         self.last_epoch = n
-        if n > self.total_steps or self._idle_calls >= _CALLS_BEFORE_WARNING:
-            self._warn_of_misuse(n)
         self._apply(n)
         if self._loaded:  # a wrapper may have been made since
             self._loaded = False
             self.freezer.settle()
 
+    def _initial_step(self) -> None:
+        """Start, from whatever rates there are: at construction and in a ``SequentialLR``."""
+        self._start(None)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """Start at a step: a ``SequentialLR`` has come to its milestone."""
+        self._start(epoch)
+
+    def _start(self, epoch: int | None) -> None:
+        if self._base is not None:
+            self._base.last.forget()  # the rates are those of another scheduler
+        self.step(epoch)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether it has not started: a ``SequentialLR`` has another scheduler before it."""
+        return self.last_epoch < 0
+
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the rate of every parameter group at the current step."""
+        rates = self._rates()
+        self._taken = rates if self._updates != self.last_epoch else None
+        return rates
+
+    def _rates(self) -> list[float | torch.Tensor]:
         if not self._sets_rates:
-            return [group["lr"] for group in self.optimizer.param_groups]
+            return rates_in(self.optimizer)
+        factors = self._group_factors()
+        return [base * factor for base, factor in zip(self.base_lrs, factors, strict=True)]
+
+    def _group_factors(self) -> list[float]:
         factors = self.factors_at(self._updates)
-        return [
-            base * factors[i] for base, i in zip(self.base_lrs, self._group_layers, strict=True)
-        ]
+        return [factors[i] for i in self._group_layers]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step and the settings in plain values, for ``weights_only=True``.
 
         A callable curve is noted by its name only.
         """
+        state = self._plain_state()
+        if self._waits or (self._base is not None and self._base.is_others_turn()):
+            turn = "before" if self._waits else "after"
+            state |= {"last_epoch": max(self.last_epoch, 0), "turn": turn}
+        elif self._base is not None:
+            self._base.follow(self._rates, self._updates)
+        now = [float(lr) for lr in self.base_lrs] if self._sets_rates else []
+        if now != self._given:
+            state["base_lrs_now"] = now
+        if self._timetable.deepest < len(self.layers) - 1:
+            state["deepest"] = self._timetable.deepest
+        return state
+
+    def _plain_state(self) -> dict[str, Any]:
+        """Return what every state holds."""
         return {
             "last_epoch": self._updates,
             "total_steps": self.total_steps,
             "schedule": self.schedule.to_dict(),
             "layers": list(self.layers.names),
-            "base_lrs": [float(lr) for lr in self.base_lrs] if self._sets_rates else None,
+            "base_lrs": self._given if self._sets_rates else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -248,37 +311,26 @@ class RateScheduler(LRScheduler):
             CheckpointError: If it was saved with other settings, another length of training or
                 another cut of the model; nothing is changed then.
         """
-        kind = type(self).__name__
-        here = self.state_dict()
-        if not isinstance(state_dict, Mapping):
-            raise CheckpointError(
-                f"the state must be a dict, got {type(state_dict).__name__}. "
-                f"Load what state_dict() of a {kind} scheduler returned."
-            )
-        missing = sorted(here.keys() - state_dict.keys())
-        if missing:
-            raise CheckpointError(
-                f"the state has no {', '.join(missing)}: it is not that of a {kind} scheduler. "
-                "Load what its state_dict() returned."
-            )
-        done = state_dict["last_epoch"]
-        if not isinstance(state_dict["schedule"], Mapping) or type(done) is not int or done < 0:
-            raise CheckpointError(
-                f"the state is damaged: last_epoch={done!r}. It must be a whole number of at "
-                "least 0; load what state_dict() returned."
-            )
-        differences = self.schedule.differences(state_dict["schedule"])
-        for key in here:
-            if key not in ("last_epoch", "schedule") and state_dict[key] != here[key]:
-                differences.append(_difference(key, state_dict[key], here[key]))
-        if differences:
-            raise CheckpointError(
-                f"the checkpoint was made with other settings: {'; '.join(differences)}. "
-                f"Construct {kind} as for the run that saved it."
-            )
-        self._updates = self.last_epoch = done
-        self._loaded = True
-        self._apply(self._updates)
+        check_state(
+            state_dict, self._plain_state(), self.schedule, type(self).__name__, len(self.layers)
+        )
+        turn = state_dict.get("turn")  # there only if a SequentialLR has another one at work
+        self._updates = state_dict["last_epoch"]
+        self.last_epoch = -1 if turn == "before" else self._updates
+        self._loaded = self._stepped = True
+        self._taken = None
+        self._load(state_dict)
+        self._apply(self._updates, set_rates=turn is None)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        """Take what is in a state, which has been checked, beside the step."""
+        deepest = state.get("deepest", len(self.layers) - 1)
+        if self._turns is not None:
+            self._turns.deepest = deepest
+        self._timetable.limit(deepest)
+        if self._base is not None:
+            self._base.last.forget()
+            self._base.restore(state.get("base_lrs_now", self._given))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -301,12 +353,12 @@ class RateScheduler(LRScheduler):
 
     def _due_at(self, step: int) -> int:
         """Return how many layers are past their freeze times after `step` updates."""
-        return bisect_right(self._thresholds, step)
+        return self._timetable.due_at(step)
 
     def _freeze(self, n: int) -> None:
         """Bring the frozen prefix up to date after `n` updates; a control freezes nothing."""
 
-    def _apply(self, n: int) -> None:
+    def _apply(self, n: int, *, set_rates: bool = True) -> None:
         self._freeze(n)
         groups = self.optimizer.param_groups
         if self._group_layers:
@@ -316,64 +368,25 @@ class RateScheduler(LRScheduler):
                     f"the optimizer has {len(groups)} parameter groups, but {kind} split it into "
                     f"{len(self._group_layers)}. Add all groups before you make {kind}."
                 )
-            for group, rate in zip(groups, self.get_lr(), strict=True):
-                lr = group["lr"]
-                if isinstance(lr, torch.Tensor):
-                    lr.fill_(float(rate))
-                else:
-                    group["lr"] = rate
+            if set_rates and self._base is not None:
+                self._base.write(self._group_factors())
+            elif set_rates:
+                LastSet().write(groups, self._rates())
         self._last_lr = [
-            lr.clone() if isinstance(lr, torch.Tensor) else lr
-            for lr in (group["lr"] for group in groups)
+            lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in rates_in(self.optimizer)
         ]
 
-    def _warn_of_misuse(self, n: int) -> None:
-        if n > self.total_steps and not self._warned_overrun:
-            self._warned_overrun = True
-            effect = (
-                "every rate is zero and training has no effect"
-                if self._sets_rates
-                else "no further layer will freeze"
-            )
-            warnings.warn(
-                f"optimizer update {n} is beyond total_steps={self.total_steps}: {effect}. "
-                "total_steps counts optimizer updates, not epochs; raise it.",
-                UserWarning,
-                stacklevel=3,
-            )
-        elif self._idle_calls == _CALLS_BEFORE_WARNING:
-            warnings.warn(
-                f"{_CALLS_BEFORE_WARNING} calls of scheduler.step() saw no update of the "
-                "optimizer, so nothing advances. Call optimizer.step() before scheduler.step(); "
-                "where it runs out of sight (a captured graph), give the number of updates: "
-                "scheduler.step(n).",
-                UserWarning,
-                stacklevel=3,
-            )
-
-
-def _count_updates(optimizer: Optimizer, scheduler: RateScheduler) -> None:
-    """Count the updates that really happen, for as long as the scheduler lives."""
-    alive = weakref.ref(scheduler)
-
-    def count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        scheduler = alive()
-        # Fused optimizers are stepped by a gradient scaler even where it wants the step skipped.
-        skipped = getattr(optimizer, "found_inf", None)
-        if scheduler is None or (skipped is not None and bool(skipped)):
+    def _updated(self) -> None:
+        """Count an update of the optimizer, and look what learns in it."""
+        if self._turns is not None:
+            self._turns.look()
+            if self._turns.deepest != self._timetable.deepest:
+                self._timetable.limit(self._turns.deepest)
+        if self._waits:
             return
-        if not (makes_state_only(optimizer) or is_inner_step(optimizer)):
-            scheduler._updates += 1
-
-    optimizer.register_step_post_hook(count)
-
-
-def _difference(key: str, there: Any, here: Any) -> str:
-    """Write down how two values differ; of two lists, their lengths or the first pair."""
-    if isinstance(there, list) or isinstance(here, list):  # real networks have hundreds of layers
-        counts = [len(side) if isinstance(side, list) else "no" for side in (there, here)]
-        if counts[0] != counts[1]:
-            return f"{counts[0]} {key} there but {counts[1]} here"
-        index = next(i for i, (a, b) in enumerate(zip(there, here, strict=True)) if a != b)
-        key, there, here = f"{key}[{index}]", there[index], here[index]
-    return f"{key}={there!r} there but {key}={here!r} here"
+        self._updates += 1
+        if not self._stepped and is_latest(self):
+            self._misuse.updated_without_step(self._updates)
+        if self._taken is not None and self._base is not None and not self._base.are_ours():
+            self._misuse.updated_at(rates_in(self.optimizer), self._taken)
+        self._taken = None

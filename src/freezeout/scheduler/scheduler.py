@@ -31,6 +31,13 @@ class FreezeOut(RateScheduler):
     own rate; a group's other settings stay as they are. Groups are never added, removed or
     reordered afterwards. With ``anneal=None`` nothing is split and no rate is touched.
 
+    A rate that is changed between two steps (by hand, by ``ReduceLROnPlateau``) changes the base
+    rate of its group for good. In a ``SequentialLR`` progress starts at the milestone. Another
+    scheduler that sets the rates as well is named in a warning, and its rates are overwritten.
+
+    The prefix never holds a layer at which some backward pass was seen to end. Heads that take
+    turns all learn to the end: `freeze_times` change then, and a warning says so.
+
     Args:
         optimizer: Any ``torch.optim`` optimizer except ``LBFGS``. Load its state after this.
         model: The model that is trained.
@@ -58,16 +65,19 @@ class FreezeOut(RateScheduler):
         freeze_steps: The same in steps; ``None`` for layers that learn to the end.
 
     Raises:
-        TypeError: If an argument has the wrong type, or the optimizer moves parameters that have
-            no gradient.
+        TypeError: If an argument has the wrong type, the optimizer moves parameters that have no
+            gradient, or it has no learning rate to set.
         ValueError: If a setting is out of range, `layers` or `optimizer` are of another model,
-            another `FreezeOut` drives this one and is not given as `together_with`, the optimizer
-            lacks what an earlier run left frozen, or it keeps lists that cannot be split by layer.
+            another `FreezeOut` drives this one and is not given as `together_with`, another one
+            that is not at its end sets the rates of `optimizer` by the layers of another model, the
+            optimizer lacks what an earlier run left frozen, or it keeps lists that cannot be split
+            by layer.
         SplitError: If the model cannot be cut into layers.
 
     Warns:
         FrozenPrefixWarning: If a tied weight keeps the backward pass alive through frozen layers,
             or ``torch.compile`` would give up on the model after some freezes.
+        UserWarning: If every base rate is 0, or rates are left from an unknown earlier scheduler.
         MovementWarning: If something frozen moves, or something that should learn does not.
 
     Example:
@@ -96,12 +106,12 @@ class FreezeOut(RateScheduler):
         strict: bool,
         witness: bool,
     ) -> Freezer:
-        check_something_learns(self.layers, len(self._thresholds))
+        check_something_learns(self.layers, len(self._timetable.thresholds))
         self._warn_of_ties()
         if together_with is None:
             check_alone(self.layers.model, optimizer)
             freezer = Freezer(self.layers, optimizer, strict=strict, witness=witness)
-            if self._thresholds:
+            if self._timetable.thresholds:
                 freezer.look_ahead()
         else:
             freezer = together_with.freezer
@@ -116,6 +126,8 @@ class FreezeOut(RateScheduler):
 
     def depth_at(self, step: int) -> int:
         """Return the length of the frozen prefix after `step` optimizer updates.
+
+        It never holds a layer that was seen to be the last to learn in some backward pass.
 
         Args:
             step: Optimizer updates done, at least 0.
@@ -141,7 +153,9 @@ class FreezeOut(RateScheduler):
     def _warn_of_ties(self) -> None:
         for names, first, owner in self.layers.early_ties():
             until = self.freeze_steps[owner]
-            if self._thresholds and (until is None or until > self._thresholds[0]):
+            if self._timetable.thresholds and (
+                until is None or until > self._timetable.thresholds[0]
+            ):
                 warnings.warn(
                     f"the tied weight {' = '.join(map(repr, names))} is used by layer {first} but "
                     f"learns with layer {owner}, its last user. Until that freezes, the backward "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Protocol
 from weakref import WeakKeyDictionary, ref
 
@@ -11,7 +12,16 @@ from torch.optim import Optimizer
 from freezeout.freezing import Freezer, is_active
 from freezeout.layers import Layers
 
-__all__ = ["Together", "check_alone", "check_partner", "check_same_steps", "note_driver"]
+__all__ = [
+    "Together",
+    "check_alone",
+    "check_one_model",
+    "check_partner",
+    "check_same_steps",
+    "is_latest",
+    "note_driver",
+    "note_model",
+]
 
 
 class _Scheduler(Protocol):
@@ -20,13 +30,19 @@ class _Scheduler(Protocol):
     optimizer: Optimizer
     layers: Layers
     freezer: Freezer
+    _sets_rates: bool
 
     @property
     def _due(self) -> int: ...
+    @property
+    def progress(self) -> float: ...
 
 
 _DRIVERS: WeakKeyDictionary[nn.Module, ref[_Scheduler]] = WeakKeyDictionary()
 """Which `FreezeOut` drives a model, so that a second one does not freeze it separately."""
+
+_OF_OPTIMIZER: WeakKeyDictionary[Optimizer, ref[_Scheduler]] = WeakKeyDictionary()
+"""Which scheduler was made last for an optimizer."""
 
 
 class Together:
@@ -105,4 +121,45 @@ def check_alone(model: nn.Module, optimizer: Optimizer) -> None:
             f"another FreezeOut drives this {type(other.layers.model).__name__} with an optimizer "
             "of other parameters. Both must agree on what is frozen: pass together_with=, the "
             "first one, when you make the second, or delete the first if it has done its work."
+        )
+
+
+def note_model(optimizer: Optimizer, scheduler: _Scheduler) -> None:
+    """Remember which scheduler was made last for an optimizer."""
+    _OF_OPTIMIZER[optimizer] = ref(scheduler)
+
+
+def is_latest(scheduler: _Scheduler) -> bool:
+    """Return whether no other scheduler was made for the same optimizer since."""
+    return _OF_OPTIMIZER[scheduler.optimizer]() is scheduler
+
+
+def check_one_model(optimizer: Optimizer, model: nn.Module, kind: str) -> None:
+    """Raise where another scheduler sets the rates of an optimizer by the layers of another model.
+
+    Each would split the groups by its own layers, and the other could go on no more. One that has
+    come to its end does not matter.
+
+    Args:
+        optimizer: The optimizer.
+        model: The model, without wrappers.
+        kind: Name of the scheduler that is being made.
+    """
+
+    def is_in_the_way() -> bool:
+        alive = _OF_OPTIMIZER.get(optimizer)
+        other = None if alive is None else alive()
+        if other is None or not other._sets_rates or other.progress >= 1.0:
+            return False
+        return other.layers.model is not model
+
+    if not is_in_the_way():
+        return
+    gc.collect()  # it may be one that nobody holds any more
+    if is_in_the_way():
+        raise ValueError(
+            f"another {kind} sets the rates of this optimizer by the layers of another model than "
+            f"this {type(model).__name__}. Put both models into one module (an nn.ModuleList) and "
+            f"give that, give each an optimizer of its own, or delete the first {kind} if it has "
+            "done its work."
         )
