@@ -191,8 +191,12 @@ def beside(module: Any, h: torch.Tensor) -> Any:
     return (h, module.aux(h)) if module.training else h
 
 
-class Elsewhere(Stage):
+class Elsewhere(nn.Module):
     """Has its mode read by a function outside of its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.aux = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
 
     def forward(self, x: torch.Tensor) -> Any:
         return beside(self, self.norm(self.a(x)))
