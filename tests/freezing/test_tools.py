@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from freezeout import FreezeOut, Freezer, split_layers, unfreeze
-from tests.contracts import differing, flags, hooks, snapshot
+from tests.contracts import differing, flags, hooks, make_batch, make_net, snapshot
 from tests.freezing.surgery import linear_net
 
 pytestmark = [
@@ -91,6 +91,19 @@ def test_tracing_does_not_count_as_a_pass(moment: Callable[..., Freezer]) -> Non
     model.train()(x).sum().backward()
     assert freezer.verified
     assert hooks(model) == 0
+
+
+def test_a_symbolic_pass_over_parts_does_not_count_either() -> None:
+    model: Any = make_net()
+    freezer = Freezer(split_layers(model))
+    freezer.set_depth(1)
+    watched = hooks(model)
+    for _ in range(2):
+        torch.fx.symbolic_trace(model)
+    assert not freezer.verified
+    assert hooks(model) == watched
+    model(make_batch("conv", 0)[0]).sum().backward()
+    assert freezer.verified
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -187,6 +187,32 @@ def test_a_model_that_is_called_part_by_part() -> None:
     assert not model.stages[0].norm.training
 
 
+def beside(module: Any, h: torch.Tensor) -> Any:
+    return (h, module.aux(h)) if module.training else h
+
+
+class Elsewhere(nn.Module):
+    """Has its mode read by a function outside of its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.aux = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return beside(self, self.norm(self.a(x)))
+
+
+def test_a_part_of_which_only_the_first_pass_tells() -> None:
+    model, freezer = frozen_net(Elsewhere, 0, strict=True)
+    freezer.look_ahead()
+    model(torch.randn(4, 8))
+    freezer.set_depth(2)
+    model(torch.randn(4, 8)).sum().backward()
+    assert freezer.verified
+    assert model.stages[0].training
+    assert not model.stages[0].norm.training
+
+
 def test_a_run_on_the_side_is_no_pass_over_the_model() -> None:
     model = nn.ModuleList([Stage(), nn.Linear(8, 8), nn.Linear(8, 2)]).train()
     freezer = Freezer(split_layers(model, layers=["0", "1", "2"]), strict=True)
