@@ -174,8 +174,8 @@ def test_buffers_that_a_module_goes_on_updating_are_told() -> None:
 
 def test_buffers_of_active_layers_may_change() -> None:
     model = nn.Sequential(nn.Linear(8, 8), Counting(), nn.BatchNorm1d(8), *make_net())
-    optimizer, freezer = frozen(model)
     model[1].eval()
+    optimizer, freezer = frozen(model)
     before = model[2].running_mean.clone()
     train(model, optimizer, stop=5)
     freezer.look()
