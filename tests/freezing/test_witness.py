@@ -174,6 +174,7 @@ def test_buffers_that_a_module_goes_on_updating_are_told() -> None:
 
 def test_buffers_of_active_layers_may_change() -> None:
     model = nn.Sequential(nn.Linear(8, 8), Counting(), nn.BatchNorm1d(8), *make_net())
+    model[1].eval()
     optimizer, freezer = frozen(model)
     before = model[2].running_mean.clone()
     train(model, optimizer, stop=5)
@@ -280,6 +281,18 @@ def test_what_learns_again_may_move() -> None:
     freezer.unfreeze()
     train(model, optimizer, stop=3)
     freezer.look()
+
+
+def test_what_the_user_thaws_may_move() -> None:
+    model = make_net()
+    optimizer, freezer = frozen(model, 2)
+    freezer.check = False
+    train(model, optimizer, stop=3)
+    model[2].weight.requires_grad_(True)
+    before = model[2].weight.detach().clone()
+    train(model, optimizer, stop=3)
+    freezer.look()
+    assert not torch.equal(before, model[2].weight)
 
 
 def test_copies_and_pickles_of_the_model_are_watched_by_nobody() -> None:
