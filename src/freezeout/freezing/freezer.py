@@ -20,6 +20,7 @@ from freezeout.errors import FrozenPrefixWarning, PrefixError, check_whole
 from freezeout.freezing.boundary import BoundaryWatch
 from freezeout.freezing.eval_mode import StayInEval, back_to_mode
 from freezeout.freezing.first_look import FirstLook
+from freezeout.freezing.group_norm import guard_group_norm
 from freezeout.freezing.hooks import forget_hooks
 from freezeout.freezing.optimizers import release, renew
 from freezeout.layers import FROZEN, Layer, Layers
@@ -107,6 +108,7 @@ class Freezer:
             id(p): _owner(layers.model, name) for layer in layers for name, p in layer.parameters
         }
         unfreeze(layers.model)
+        guard_group_norm()  # now: behind a part that the user froze it is needed from the start
 
     @property
     def depth(self) -> int:
