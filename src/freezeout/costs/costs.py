@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import cached_property
 from math import fsum
 from pathlib import Path
 from typing import Any
 
+from freezeout.costs.trouble import trouble_in, trouble_words
 from freezeout.errors import CostError, check_number, check_whole, is_number
 from freezeout.layers import Layers
 from freezeout.tensors import tensor_bytes
@@ -130,6 +132,15 @@ class Costs:
     def names(self) -> tuple[str, ...]:
         """Name of each layer."""
         return tuple(layer.name for layer in self.layers)
+
+    @cached_property
+    def trouble(self) -> str:
+        """What in these costs cannot be right, in a few words; empty if nothing is.
+
+        Costs below 0, a step that gets slower as more freezes, rounds that disagree: something else
+        kept the machine busy while they were measured. What is planned with them says so.
+        """
+        return trouble_in(self)
 
     def step_seconds(self, depth: int = 0) -> float:
         """Return the seconds of a training step with the first `depth` layers frozen.
@@ -254,7 +265,10 @@ class Costs:
         return replace(self, layers=layers, overhead=k * self.overhead, rounds=rounds)
 
     def table(self) -> str:
-        """Return the layers with their seconds, FLOPs and bytes, as plain text."""
+        """Return the layers with their seconds, FLOPs and bytes, as plain text.
+
+        Costs that are spoilt (see `trouble`) say so in the first line.
+        """
         header = ("layer", "name", "forward", "backward", "optimizer", "GFLOPs", "saved", "share")
         total = self.step_seconds()
         rows = [header]
@@ -272,7 +286,7 @@ class Costs:
                     percent(layer.seconds / total),
                 )
             )
-        lines = plain_table(rows)
+        lines = [*filter(None, [trouble_words(self)]), *plain_table(rows)]
         seen = [row[0] for row in self.rounds]
         lines.append(
             f"step: {milliseconds(total)} ({milliseconds(min(seen))} to "
