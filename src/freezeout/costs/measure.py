@@ -24,8 +24,9 @@ from torch.optim import Optimizer
 
 from freezeout.costs.bench import Measurement, measure
 from freezeout.costs.checks import check_arguments, check_model
-from freezeout.costs.costs import Costs, LayerCost
+from freezeout.costs.costs import Costs
 from freezeout.costs.fit import fit
+from freezeout.costs.layer_cost import LayerCost
 from freezeout.costs.threads import harm_of_threads
 from freezeout.layers import Layers, LayerSpec, split_layers
 from freezeout.tensors import tensor_bytes

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from freezeout.costs.layer_cost import LayerCost
 from freezeout.text import milliseconds, percent
-
-if TYPE_CHECKING:
-    from freezeout.costs.costs import Costs
 
 __all__ = ["order_statistic", "trouble_in", "trouble_words"]
 
@@ -21,23 +18,45 @@ WIDE = 0.3
 """Widest interval of the saving with all but the last layer frozen, as a fraction."""
 
 
-def trouble_in(costs: Costs) -> str:
+def trouble_in(
+    layers: Sequence[LayerCost],
+    overhead: float,
+    depths: Sequence[int],
+    rounds: Sequence[Sequence[float]],
+    steps: Sequence[float],
+) -> str:
     """Return in a few words what in costs cannot be right; nothing if they may well be.
 
     That is: a step that gets slower as more of it freezes, where not all rounds agree on it; costs
     below 0; rounds that differ so much that nobody knows what freezing saves. Small slips are the
     noise of any measurement and do not count.
+
+    Args:
+        layers: Costs of each layer.
+        overhead: Seconds of a step that belong to no layer.
+        depths: Numbers of frozen layers at which steps were measured.
+        rounds: Seconds of a step at each of these depths, one row per round.
+        steps: The same as all rounds together have it.
     """
-    return "; ".join([*_rises(costs), *_negative(costs), *_wide(costs)])
+    spans = list(enumerate(pairwise(depths)))
+    # Where all rounds agree another kernel runs, and it really is slower.
+    agreed = {k for k, _ in spans if len(rounds) > 1 and all(r[k + 1] > r[k] for r in rounds)}
+    slower = {i for k, (a, b) in spans if k in agreed for i in range(a, b)}
+    found = [
+        _rise(depths, steps, agreed, len(layers)),
+        _negative(layers, overhead, slower, BELOW * steps[0]),
+        _wide(rounds),
+    ]
+    return "; ".join(filter(None, found))
 
 
-def trouble_words(costs: Costs) -> str:
-    """Return a sentence about costs that are spoilt, and what to do; empty if they are not."""
-    if not costs.trouble:
+def trouble_words(trouble: str) -> str:
+    """Return a sentence for the trouble in costs, and what to do; empty if there is none."""
+    if not trouble:
         return ""
     return (
-        f"spoilt costs, not to be relied on: {costs.trouble}. The machine was disturbed while they "
-        "were measured: measure again when it is quiet, with fewer threads, or in more rounds."
+        f"spoilt costs, not to be relied on: {trouble}. The machine was disturbed while they were "
+        "measured: measure again when it is quiet, with fewer threads, or in more rounds."
     )
 
 
@@ -52,54 +71,39 @@ def order_statistic(count: int, level: float = 0.95) -> int | None:
     return outside
 
 
-def _rises(costs: Costs) -> Iterator[str]:
-    unfrozen = costs.step_seconds(0)
-    for k, (a, b) in enumerate(pairwise(costs.depths)):
-        before, after = costs.step_seconds(a), costs.step_seconds(b)
-        if after - before > BELOW * unfrozen and not _really_rises(costs, k):
-            yield (
-                f"a step gets slower as more freezes ({milliseconds(before)} with {a} of "
-                f"{len(costs)} layers frozen, {milliseconds(after)} with {b})"
+def _rise(depths: Sequence[int], steps: Sequence[float], agreed: set[int], count: int) -> str:
+    for k, (before, after) in enumerate(pairwise(steps)):
+        if after - before > BELOW * steps[0] and k not in agreed:
+            return (
+                f"a step gets slower as more freezes ({milliseconds(before)} with {depths[k]} of "
+                f"{count} layers frozen, {milliseconds(after)} with {depths[k + 1]})"
             )
-            return
+    return ""
 
 
-def _really_rises(costs: Costs, k: int) -> bool:
-    """Return whether all rounds agree: then another kernel runs, and it is slower."""
-    return len(costs.rounds) > 1 and all(row[k + 1] > row[k] for row in costs.rounds)
-
-
-def _negative(costs: Costs) -> Iterator[str]:
+def _negative(layers: Sequence[LayerCost], overhead: float, slower: set[int], noise: float) -> str:
     """Tell of costs below 0, but for layers whose freezing really makes a step slower."""
-    least = -BELOW * costs.step_seconds(0)
-    real = {
-        i
-        for k, (a, b) in enumerate(pairwise(costs.depths))
-        if _really_rises(costs, k)
-        for i in range(a, b)
-    }
-    worst = {
-        layer.name: min(layer.forward, layer.frozen_forward, layer.optimizer, backward)
-        for i, layer in enumerate(costs.layers)
-        for backward in [0.0 if i in real else layer.backward]
-    }
-    below = {name: seconds for name, seconds in worst.items() if seconds < least}
-    if costs.overhead < least:
-        below["outside the layers"] = costs.overhead
-    if below:
-        name = min(below, key=lambda name: below[name])
-        more = f" and of {len(below) - 1} more" if len(below) > 1 else ""
-        yield f"the cost of {name!r}{more} is below 0 ({milliseconds(below[name])})"
+    worst = {"outside the layers": overhead}
+    for i, layer in enumerate(layers):
+        backward = 0.0 if i in slower else layer.backward
+        worst[layer.name] = min(layer.forward, layer.frozen_forward, layer.optimizer, backward)
+    below = {name: seconds for name, seconds in worst.items() if seconds < -noise}
+    if not below:
+        return ""
+    name = min(below, key=lambda name: below[name])
+    more = f" and of {len(below) - 1} more" if len(below) > 1 else ""
+    return f"the cost of {name!r}{more} is below 0 ({milliseconds(below[name])})"
 
 
-def _wide(costs: Costs) -> Iterator[str]:
-    outside = order_statistic(len(costs.rounds))
+def _wide(rounds: Sequence[Sequence[float]]) -> str:
+    outside = order_statistic(len(rounds))
     if outside is None:
-        return
-    savings = sorted(1.0 - row[-1] / row[0] for row in costs.rounds)
+        return ""
+    savings = sorted(1.0 - row[-1] / row[0] for row in rounds)
     low, high = savings[outside], savings[-1 - outside]
-    if high - low > WIDE:
-        yield (
-            f"with all but the last layer frozen a step saves anything from {percent(low)} to "
-            f"{percent(high)}"
-        )
+    if high - low <= WIDE:
+        return ""
+    return (
+        f"with all but the last layer frozen a step saves anything from {percent(low)} to "
+        f"{percent(high)}"
+    )

@@ -342,7 +342,7 @@ def _text(plan: Plan) -> str:
         for of in (costs.saved_bytes, costs.state_bytes)
     )
     lines = [
-        *filter(None, [trouble_words(costs)]),
+        *filter(None, [trouble_words(costs.trouble)]),
         f"{_name(plan)}, {plan.total_steps:,} steps",
         f"  time              {percent(plan.saving)} saved{interval_text(plan.interval)}: "
         f"{precise_seconds(plan.seconds)} in place of {precise_seconds(plan.baseline_seconds)}",
