@@ -35,7 +35,10 @@ CLEARLY = 0.8
 """More threads are worth it where a step takes at most this part of the time."""
 
 HOPELESS = 3.0
-"""A number of threads is given up where its first step takes so many times that of the best."""
+"""A number of threads is not tried further where a step takes so many times that of the best."""
+
+HARMFUL = 0.6
+"""More threads than needed are warned of where half of them take at most this part of the time."""
 
 ROUNDS = 7
 """Timed steps with each number of threads."""
@@ -72,7 +75,7 @@ def time_threads(
         use: Sets the number of threads.
 
     Returns:
-        Median seconds of a step for each number that was not given up.
+        Median seconds of a step for each number that was tried.
     """
 
     def timed(count: int) -> float:
@@ -86,9 +89,9 @@ def time_threads(
     best = math.inf
     for count in reversed(counts):
         taken[count] = [timed(count)]
-        if taken[count][0] < min(seconds, HOPELESS * best):
+        if taken[count][0] < min(seconds, max(seconds / 10, HOPELESS * best)):
             taken[count] = [timed(count)]  # the first one started threads and found memory
-        worse = min(taken[count]) > best
+        worse = taken[count][0] > best
         best = min(best, *taken[count])
         if worse and now() - begun > seconds:
             break
@@ -98,7 +101,7 @@ def time_threads(
             break
         for count in left:
             taken[count].append(timed(count))
-    return {count: median(taken[count]) for count in sorted(left)}
+    return {count: median(taken[count]) for count in sorted(taken)}
 
 
 def measure_threads(
@@ -123,7 +126,7 @@ def measure_threads(
         autocast: See `measure_costs`.
 
     Returns:
-        Median seconds of a step for each number of threads that comes near the best.
+        Median seconds of a step for each number of threads that was tried.
 
     Raises:
         CostError: If the step cannot be run.
@@ -150,7 +153,7 @@ def choose_threads(seconds: Mapping[int, float]) -> int:
 
 def harm_of_threads(threads: int, seconds: float, fewer: int, then: float) -> str:
     """Return a warning where a step is clearly faster with fewer threads; else nothing."""
-    if then > CLEARLY * seconds:
+    if then > HARMFUL * seconds:
         return ""
     plural = "" if fewer == 1 else "s"
     return (
