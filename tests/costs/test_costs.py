@@ -93,7 +93,8 @@ def test_depths_out_of_range_are_refused(costs):
                 what(depth)
 
 
-def test_the_table_names_every_layer_and_adds_up(costs):
+def test_the_table_names_every_layer_and_adds_up(virtual):
+    costs = measured(virtual, prices(4))
     lines = str(costs).splitlines()
     assert [line.split()[1] for line in lines[1:-1]] == list(costs.names)
     assert lines[-1].startswith("step: ")

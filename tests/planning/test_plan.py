@@ -13,7 +13,7 @@ from scipy.stats import binom
 from torch import nn
 
 from freezeout import CostError, FreezeOut, Plan, Schedule, plan, predicted_saving, split_layers
-from freezeout.planning.predicted import order_statistic
+from freezeout.costs import order_statistic
 from tests import strategies
 from tests.planning.plans import LINEAR, THREE, any_plan, plans
 from tests.strategies import made_costs

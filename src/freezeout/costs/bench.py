@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import random
 import time
-from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,18 +14,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
-from freezeout.costs.checks import check_freezable
 from freezeout.costs.flops import counted_flops
-from freezeout.costs.snapshot import preserved
-from freezeout.costs.step import TrainingStep, explained
+from freezeout.costs.rehearsal import rehearsed
+from freezeout.costs.step import TrainingStep
+from freezeout.costs.threads import use_threads
 from freezeout.costs.timeline import SavedBytes, Timeline, Where
-from freezeout.freezing import Freezer, split_groups, unfreeze
+from freezeout.freezing import Freezer
 from freezeout.layers import Layers
 from freezeout.tensors import held_bytes, tensor_bytes, tensors_in, uncompiled
 
-__all__ = ["Measurement", "Phases", "device_name", "measure", "no_garbage_collection"]
+__all__ = [
+    "Measurement",
+    "Phases",
+    "device_name",
+    "measure",
+    "no_garbage_collection",
+]
 
 MOST_DEPTHS = 6
 """Depths at which whole steps are measured; layers between them share the difference."""
@@ -37,6 +41,12 @@ WATCHED_STEPS = 3
 
 WARMUP_STEPS = 2
 """Steps at every depth before the clock runs; FLOPs are counted in the first."""
+
+SURE = 6
+"""Rounds from which on they can tell how far they are off, and are repeated where that is much."""
+
+MORE = 2.0
+"""Time that more rounds may take, in that of the first ones."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Measurement:
         device: Where it ran, in words.
         precision: Of the forward pass.
         optimizer: Name of the optimizer's class.
+        fewer_threads: Half of the threads, and seconds of an unfrozen step with them.
     """
 
     steps: dict[int, list[list[Phases]]]
@@ -88,6 +99,7 @@ class Measurement:
     device: str
     precision: str
     optimizer: str
+    fewer_threads: tuple[int, float] | None = None
 
 
 def measure(
@@ -100,29 +112,18 @@ def measure(
     autocast: torch.dtype | None,
     rounds: int,
     progress: Callable[[int, int], None] | None,
+    spoilt: Callable[[Measurement], bool],
 ) -> Measurement:
     """Run and time the steps; `measure_costs` has the arguments.
+
+    More rounds are run, for a limited time, while `spoilt` says that those measured are of no use.
 
     Raises:
         CostError: If the step cannot be run.
     """
-    batch = next((t.shape[0] for t in tensors_in(example) if t.ndim), None)
-    custom_loss = [loss] if isinstance(loss, nn.Module) else []
-    others = list(tensors_in(example))
-    if optimizer is not None:
-        others += tensors_in([group["params"] for group in optimizer.param_groups])
-        others += tensors_in(list(optimizer.state.values()))
-    with (
-        explained(model, batch),
-        preserved([model, *custom_loss], others),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
-        unfreeze(layers.model)  # what another freezer froze is measured as it learns
-        check_freezable(layers)
-        twin = _twin(optimizer, model, layers)
-        step = TrainingStep(model, layers, example, loss, twin, autocast)
-        return _Bench(layers, twin, step, rounds, progress or _quiet).run(batch)
+    settings = loss, optimizer, autocast
+    with rehearsed(model, layers, example, *settings) as (step, twin, batch):
+        return _Bench(layers, twin, step, rounds, progress or _quiet, spoilt).run(batch)
 
 
 class _Bench:
@@ -135,12 +136,14 @@ class _Bench:
         step: TrainingStep,
         rounds: int,
         progress: Callable[[int, int], None],
+        spoilt: Callable[[Measurement], bool],
     ) -> None:
         self._layers = layers
         self._optimizer = optimizer
         self._step = step
         self._rounds = rounds
         self._progress = progress
+        self._spoilt = spoilt
         # Without the optimizer: a layer that is unfrozen must not pay for fresh state.
         self._freezer = Freezer(layers)
         self._gradient_bytes = [
@@ -157,9 +160,9 @@ class _Bench:
         weights = backward if any(backward) else [float(f) for f in watched_flops]
         depths = _spread(weights)
         backward_flops = self._warm_up(depths)
-        steps = self._timed(depths)
-        return Measurement(
-            steps=steps,
+        begun = time.perf_counter()
+        found = Measurement(
+            steps=self._timed(depths),
             forward=forward,
             backward=backward,
             forward_flops=forward_flops,
@@ -172,7 +175,26 @@ class _Bench:
             device=device_name(self._step.device),
             precision=self._step.precision,
             optimizer=type(self._optimizer).__name__,
+            fewer_threads=self._fewer_threads(),
         )
+        enough = begun + (1.0 + MORE) * (time.perf_counter() - begun)
+        while self._rounds >= SURE and time.perf_counter() < enough and self._spoilt(found):
+            self._to_do += self._rounds * (len(depths) + 1)
+            for depth, rows in self._timed(depths).items():
+                found.steps[depth].extend(rows)
+        return found
+
+    def _fewer_threads(self) -> tuple[int, float] | None:
+        """Return half of the threads, and the seconds of a step with them; ``None`` for one."""
+        threads = torch.get_num_threads()
+        if self._step.device.type != "cpu" or threads == 1:
+            return None
+        self._freezer.set_depth(0)
+        half = threads // 2
+        with no_garbage_collection(), use_threads(half):
+            self._one(_Clock(self._step.device))
+            taken = [self._one(_Clock(self._step.device)).total for _ in range(WATCHED_STEPS)]
+        return half, median(taken)
 
     def _counted_step(self) -> tuple[list[int], list[int], list[int]]:
         """Return forward and backward FLOPs and saved bytes of every layer."""
@@ -284,34 +306,6 @@ class _Clock:
             torch.cuda.synchronize(self._device)
         elif self._device.type != "cpu":
             torch.accelerator.synchronize()
-
-
-def _twin(optimizer: Optimizer | None, model: nn.Module, layers: Layers) -> Optimizer:
-    """Make an optimizer of the same kind that steps in place of the user's, at rate 0.
-
-    It shares the existing tensors of state (they are put back afterwards) and nothing else:
-    neither hooks nor groups nor a scheduler's counter.
-    """
-    if optimizer is None:
-        learning = [p for p in model.parameters() if p.requires_grad]
-        twin: Optimizer = SGD(learning, lr=0.0, momentum=0.9)
-    else:
-        twin = object.__new__(type(optimizer))  # whatever its constructor may want
-        twin.__dict__.update(optimizer.__dict__)
-        for name, value in optimizer.__dict__.items():
-            if name == "step":  # wrapped by a scheduler that counts its calls
-                del twin.__dict__[name]
-            elif name.endswith("_hooks"):
-                twin.__dict__[name] = OrderedDict()
-            elif isinstance(value, (dict, list, set)):
-                twin.__dict__[name] = copy.copy(value)
-        twin.state = defaultdict(dict, {p: dict(s) for p, s in optimizer.state.items()})
-        twin.param_groups = [dict(group) for group in optimizer.param_groups]
-    split_groups(twin, layers)
-    for group in twin.param_groups:
-        lr = group["lr"]
-        group["lr"] = torch.zeros_like(lr) if isinstance(lr, torch.Tensor) else 0.0
-    return twin
 
 
 def _spread(weights: Sequence[float]) -> list[int]:

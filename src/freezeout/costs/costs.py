@@ -3,77 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import cached_property
 from math import fsum
 from pathlib import Path
 from typing import Any
 
-from freezeout.errors import CostError, check_number, check_whole, is_number
+from freezeout.costs.layer_cost import LayerCost, is_finite
+from freezeout.costs.trouble import trouble_in, trouble_words
+from freezeout.errors import CostError, check_number, check_whole
 from freezeout.layers import Layers
 from freezeout.tensors import tensor_bytes
 from freezeout.text import milliseconds, percent, plain_table
 
-__all__ = ["Costs", "LayerCost"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerCost:
-    """What one layer costs in one training step.
-
-    Seconds of single layers can come out slightly below 0 where they are smaller than the noise of
-    the measurement; their sums over a step are what was measured.
-
-    Args:
-        name: Name of the layer.
-        forward: Seconds of its forward pass while it learns.
-        frozen_forward: Seconds of its forward pass once it is frozen (nothing is saved, BatchNorm
-            uses running statistics).
-        backward: Seconds by which the backward pass is shorter once it is frozen, after those
-            before it; for the last layer, those that stay.
-        optimizer: Seconds of its part of the optimizer's step.
-        forward_flops: Floating-point operations forward; one multiply-add counts 2.
-        backward_flops: Those by which the backward pass shrinks once it is frozen; below 0 where
-            another kernel then does more (attention without dropout).
-        saved_bytes: Held for the backward pass until this layer is frozen.
-        parameter_bytes: Of its parameters.
-        gradient_bytes: Of their gradients: what data-parallel training exchanges.
-        state_bytes: Of optimizer state.
-    """
-
-    name: str
-    forward: float
-    frozen_forward: float
-    backward: float
-    optimizer: float
-    forward_flops: int
-    backward_flops: int
-    saved_bytes: int
-    parameter_bytes: int
-    gradient_bytes: int
-    state_bytes: int
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            whole = name.endswith(("flops", "bytes"))
-            if name == "name":
-                continue
-            least = -math.inf if name == "backward_flops" else 0  # frozen layers may do more
-            right = isinstance(value, int) and value >= least if whole else True
-            if not (_is_finite(value) and right):
-                kind = "a whole number of at least 0" if whole else "a finite number"
-                raise ValueError(f"{name} of layer {self.name!r} must be {kind}, got {value!r}.")
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of a step spent on it while it learns."""
-        return self.forward + self.backward + self.optimizer
-
-    @property
-    def saving(self) -> float:
-        """Seconds by which a step gets shorter once it is frozen, after those before it."""
-        return self.seconds - self.frozen_forward
+__all__ = ["Costs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +62,9 @@ class Costs:
             raise ValueError(f"depths must end at {last}, got {self.depths}.")
         if not self.rounds or any(len(row) != len(self.depths) for row in self.rounds):
             raise ValueError("every round must hold one time for each of the depths.")
-        if not all(_is_finite(t) and t > 0 for row in self.rounds for t in row):
+        if not all(is_finite(t) and t > 0 for row in self.rounds for t in row):
             raise ValueError("times of whole steps must be finite numbers above 0.")
-        if not _is_finite(self.overhead):
+        if not is_finite(self.overhead):
             raise ValueError(f"overhead must be a finite number, got {self.overhead!r}.")
 
     def __len__(self) -> int:
@@ -130,6 +74,16 @@ class Costs:
     def names(self) -> tuple[str, ...]:
         """Name of each layer."""
         return tuple(layer.name for layer in self.layers)
+
+    @cached_property
+    def trouble(self) -> str:
+        """What in these costs cannot be right, in a few words; empty if nothing is.
+
+        Costs below 0, a step that gets slower as more freezes, rounds that disagree: something else
+        kept the machine busy while they were measured. What is planned with them says so.
+        """
+        steps = [self.step_seconds(depth) for depth in self.depths]
+        return trouble_in(self.layers, self.overhead, self.depths, self.rounds, steps)
 
     def step_seconds(self, depth: int = 0) -> float:
         """Return the seconds of a training step with the first `depth` layers frozen.
@@ -254,7 +208,10 @@ class Costs:
         return replace(self, layers=layers, overhead=k * self.overhead, rounds=rounds)
 
     def table(self) -> str:
-        """Return the layers with their seconds, FLOPs and bytes, as plain text."""
+        """Return the layers with their seconds, FLOPs and bytes, as plain text.
+
+        Costs that are spoilt (see `trouble`) say so in the first line.
+        """
         header = ("layer", "name", "forward", "backward", "optimizer", "GFLOPs", "saved", "share")
         total = self.step_seconds()
         rows = [header]
@@ -272,7 +229,7 @@ class Costs:
                     percent(layer.seconds / total),
                 )
             )
-        lines = plain_table(rows)
+        lines = [*filter(None, [trouble_words(self.trouble)]), *plain_table(rows)]
         seen = [row[0] for row in self.rounds]
         lines.append(
             f"step: {milliseconds(total)} ({milliseconds(min(seen))} to "
@@ -355,8 +312,3 @@ class Costs:
                 part = (fitted[a] - fitted[depth]) / drop if drop > 0 else even
                 full.append(row[k] + (row[k + 1] - row[k]) * part)
         return full
-
-
-def _is_finite(value: object) -> bool:
-    # JSON takes Python's own numbers only.
-    return isinstance(value, (int, float)) and is_number(value) and math.isfinite(value)

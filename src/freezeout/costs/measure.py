@@ -14,6 +14,7 @@ difference in the proportion in which they took time in a step that was watched 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +24,10 @@ from torch.optim import Optimizer
 
 from freezeout.costs.bench import Measurement, measure
 from freezeout.costs.checks import check_arguments, check_model
-from freezeout.costs.costs import Costs, LayerCost
+from freezeout.costs.costs import Costs
 from freezeout.costs.fit import fit
+from freezeout.costs.layer_cost import LayerCost
+from freezeout.costs.threads import harm_of_threads
 from freezeout.layers import Layers, LayerSpec, split_layers
 from freezeout.tensors import tensor_bytes
 
@@ -47,7 +50,8 @@ def measure_costs(
     Steps with no layer frozen and with more and more layers frozen alternate in random order, so
     that a machine that speeds up or slows down meanwhile changes all alike. About
     ``7 * rounds + 11`` steps are run, most of them shortened by frozen layers; fewer for models of
-    up to five layers. Their peak of memory on the device is that of a training step.
+    up to five layers. Their peak of memory on the device is that of a training step. From 6 rounds
+    on they are repeated while they are spoilt (see `Costs.trouble`), for up to twice their time.
 
     Afterwards everything is as it was, also where something fails: weights, buffers, modes, flags,
     gradients, optimizer and random state, and attributes of modules one level deep. Meanwhile
@@ -68,7 +72,8 @@ def measure_costs(
         autocast: Precision of the forward pass under ``torch.autocast``, such as
             ``torch.bfloat16``.
         rounds: Measurements of each depth, at least 1; more of them are more certain.
-        progress: Called with the steps done and those to do.
+        progress: Called with the steps done and those to do; the latter grow where rounds are
+            repeated.
 
     Returns:
         The costs.
@@ -83,6 +88,8 @@ def measure_costs(
     Warns:
         FrozenPrefixWarning: If something keeps the backward pass alive through frozen layers; what
             is measured has it in it.
+        UserWarning: If a step on the CPU is much faster with half of torch's threads. The number
+            of threads is left as it is.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
@@ -104,8 +111,14 @@ def measure_costs(
         autocast=autocast,
         rounds=int(rounds),
         progress=progress,
+        spoilt=lambda found: bool(_costs(cut, found).trouble),
     )
-    return _costs(cut, found)
+    costs = _costs(cut, found)
+    if found.fewer_threads is not None:
+        text = harm_of_threads(costs.threads, costs.step_seconds(), *found.fewer_threads)
+        if text:
+            warnings.warn(text, UserWarning, stacklevel=2)
+    return costs
 
 
 def _costs(layers: Layers, found: Measurement) -> Costs:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
+
+from freezeout.freezing.group_norm import guard_group_norm
 
 __all__ = ["StayInEval", "back_to_mode", "chooses_only", "guard_of", "stay_in_eval"]
 
@@ -56,6 +60,11 @@ class StayInEval:
         self.wanted = module.training
         self.replaced = module.__dict__.get("train")
         self.hold()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come back in a frozen model that was saved whole, which may go on training as it is."""
+        self.__dict__.update(state)
+        guard_group_norm()
 
     def __call__(self, mode: bool = True) -> nn.Module:
         """Note the mode that is asked for, and stay in inference mode."""

@@ -22,6 +22,7 @@ from freezeout.freezing.account import Account, check_thawed
 from freezeout.freezing.boundary import BoundaryWatch
 from freezeout.freezing.eval_mode import back_to_mode, stay_in_eval
 from freezeout.freezing.first_look import FirstLook
+from freezeout.freezing.group_norm import guard_group_norm
 from freezeout.freezing.keeper import Keeper
 from freezeout.freezing.optimizers import release, renew
 from freezeout.freezing.outline import Outlines
@@ -137,6 +138,7 @@ class Freezer:
         self._spared: set[int] = set()
         self._refresh()
         start_thawed(layers.model)
+        guard_group_norm()  # now: behind a part that the user froze it is needed from the start
         self._keeper = Keeper(layers.model, self.optimizers, strict=strict, witness=witness)
 
     @property

@@ -26,10 +26,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from freezeout.costs import Costs
+from freezeout.costs import Costs, order_statistic, trouble_words
 from freezeout.errors import CostError, check_whole
 from freezeout.layers import Layers, LayerSpec, split_layers
-from freezeout.planning.predicted import order_statistic
 from freezeout.schedule import POWERS, Schedule
 from freezeout.scheduler import FreezeOut
 from freezeout.text import (
@@ -240,7 +239,10 @@ class Plan:
         return replace(self, total_steps=steps)
 
     def table(self) -> str:
-        """Return the plan in plain text: what it saves, then the layers with their freeze steps."""
+        """Return the plan in plain text: what it saves, then the layers with their freeze steps.
+
+        The first line says so where the costs are spoilt (see `Costs.trouble`).
+        """
         return _text(self)
 
     def __str__(self) -> str:
@@ -340,6 +342,7 @@ def _text(plan: Plan) -> str:
         for of in (costs.saved_bytes, costs.state_bytes)
     )
     lines = [
+        *filter(None, [trouble_words(costs.trouble)]),
         f"{_name(plan)}, {plan.total_steps:,} steps",
         f"  time              {percent(plan.saving)} saved{interval_text(plan.interval)}: "
         f"{precise_seconds(plan.seconds)} in place of {precise_seconds(plan.baseline_seconds)}",

@@ -1,14 +1,13 @@
-"""Savings of any stretch of steps, and how sure a median is."""
+"""Savings of any stretch of steps."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from math import fsum
 
 from freezeout.costs import Costs
 
-__all__ = ["order_statistic", "predicted_saving"]
+__all__ = ["predicted_saving"]
 
 
 def predicted_saving(costs: Costs, steps_at_depth: Mapping[int, int]) -> float:
@@ -24,14 +23,3 @@ def predicted_saving(costs: Costs, steps_at_depth: Mapping[int, int]) -> float:
     count = sum(steps_at_depth.values())
     spent = fsum(n * costs.step_seconds(depth) for depth, n in steps_at_depth.items())
     return 1.0 - spent / (count * costs.step_seconds(0)) if count else 0.0
-
-
-def order_statistic(count: int, level: float = 0.95) -> int | None:
-    """Return how many values to leave out at each end so that the rest covers the median."""
-    tail, outside = 0.0, None
-    for k in range((count + 1) // 2):
-        tail += 2 * math.comb(count, k) / 2**count
-        if tail > 1.0 - level:
-            break
-        outside = k
-    return outside

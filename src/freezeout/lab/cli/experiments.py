@@ -64,7 +64,12 @@ def _runner(experiment: Experiment, options: argparse.Namespace, display: _Displ
     processes = getattr(options, "processes", None)
     if processes is not None and processes < 1:
         raise RunError(f"--processes must be at least 1, got {processes}. Give 1 or more.")
-    return Pool(processes or most, threads, experiment.folder / "logs", display.tell)
+    side_by_side = processes or most
+    plural = "s" if threads > 1 else ""
+    display.say(
+        f"{threads} thread{plural} a run, {side_by_side} at a time (--threads, --processes)"
+    )
+    return Pool(side_by_side, threads, experiment.folder / "logs", display.tell)
 
 
 class _Display:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from freezeout.costs import trouble_words
 from freezeout.errors import FreezeOutError, RunError
 from freezeout.lab.experiments.arms import equal_steps, make_arms, unfrozen
 from freezeout.lab.experiments.grid import Cell, Grid
@@ -235,9 +236,19 @@ class Experiment:
                 "no training step could be measured, for the reason above, so nothing can be run. "
                 "Fix it; the same command, or --resume, goes on."
             )
+        for cell in cells:
+            self._say_trouble(cell, say)
         left = self._left(data, retry, keep)
         say(f"{self.done()} of {self.grid.size} runs are done")
         return runner.run(left, deadline=deadline) if left else True
+
+    def _say_trouble(self, cell: Cell, say: Callable[[str], None]) -> None:
+        """Say that the costs of a cell are spoilt, and what to do."""
+        path, grid = self.plan_file(cell), self.grid
+        spoilt = trouble_words(Plan.load(path).costs.trouble) if path.is_file() else ""
+        if spoilt:
+            length = " Equal-time runs have the length that they say." if grid.equal_time else ""
+            say(f"{cell.name}: {spoilt}{length}")
 
     def done(self) -> int:
         """Return the number of runs that are done."""

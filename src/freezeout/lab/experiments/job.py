@@ -26,8 +26,10 @@ from freezeout.lab.training import (
     Settings,
     Trainer,
     forecast,
+    most_threads,
     on_machine,
     prepare,
+    resolve_machine,
     resume,
     save_summary,
     start,
@@ -195,7 +197,7 @@ def measure_job(job: Job) -> None:
 
     How long an equal-time baseline is depends on it, so on a noisy machine it measures again, twice
     as long each time, until the saving of the default schedule is known to 2 points either way, or
-    a twentieth of what the run takes has been spent.
+    a twentieth of what the run takes has been spent. Spoilt costs count as not known.
 
     Raises:
         FreezeOutError: If it cannot be measured.
@@ -243,7 +245,8 @@ def _precise_forecast(trainer: Trainer) -> Plan:
         plan = forecast(trainer, rounds=rounds)
         low, high = replace(plan, schedule=Schedule(), spacing="").interval or (0.0, 0.0)
         spent = time.monotonic() - begun
-        if high - low <= 2 * _PRECISE or spent > _SHARE * plan.baseline_seconds:
+        precise = high - low <= 2 * _PRECISE and not plan.costs.trouble
+        if precise or spent > _SHARE * plan.baseline_seconds:
             break
     return plan
 
@@ -263,7 +266,9 @@ def _train(job: Job, observers: Sequence[Observer]) -> JobOutcome:
         plan = None
         if job.plan is not None and job.settings.freeze and variant_of(job.settings) is not None:
             plan = Plan.load(job.plan)  # schedule and length are replaced by the run's own
-        result = start(job.settings, folder, observers, predict=False, plan=plan, dataset=dataset)
+        # All runs of an experiment take one number of threads; none chooses its own.
+        settings = resolve_machine(job.settings, threads=most_threads())
+        result = start(settings, folder, observers, predict=False, plan=plan, dataset=dataset)
     save_summary(summarise(result, folder), result, folder)
     if result.interrupted:
         return "interrupted"

@@ -19,6 +19,7 @@ from freezeout.lab.training.signals import StopSignals
 from freezeout.lab.training.stretch import on_machine
 from freezeout.lab.training.summary import RunSummary, save_summary, summarise
 from freezeout.lab.training.tensorboard import TensorBoardObserver
+from freezeout.lab.training.threads import Threads, chosen_threads, most_threads, pick_threads
 from freezeout.lab.training.toml import read_toml
 from freezeout.lab.training.trainer import Trainer
 
@@ -37,16 +38,20 @@ __all__ = [
     "Settings",
     "StopSignals",
     "TensorBoardObserver",
+    "Threads",
     "Trainer",
     "Window",
     "build_optimizer",
     "check_names",
+    "chosen_threads",
     "cost_differences",
     "forecast",
     "measured_saving",
+    "most_threads",
     "next_free",
     "on_machine",
     "pick_device",
+    "pick_threads",
     "prepare",
     "preset",
     "read_toml",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from freezeout.costs import trouble_words
 from freezeout.errors import CheckpointError, RunError
 from freezeout.lab.data import Dataset
 from freezeout.lab.files import remove_parts
@@ -21,6 +22,7 @@ from freezeout.lab.training.processes import ALONE, Processes, local_norms
 from freezeout.lab.training.settings import Settings
 from freezeout.lab.training.signals import StopSignals
 from freezeout.lab.training.stretch import Stretch, on_machine, tell
+from freezeout.lab.training.threads import pick_threads
 from freezeout.lab.training.trainer import Trainer
 from freezeout.planning import Plan
 from freezeout.text import interval_text, percent, precise_seconds
@@ -61,8 +63,9 @@ def start(
     """Train from the beginning, in a new or empty folder.
 
     Args:
-        settings: What to train and how. With `const_time` the step is measured first, and the
-            folder's settings have the resulting `steps` in its place.
+        settings: What to train and how. Where `threads` is left open on a CPU, a few steps with
+            1, 2, 4 ... of them decide. With `const_time` the step is measured first. The folder's
+            settings have the `threads` and `steps` that result.
         folder: Where settings, log and checkpoints go.
         observers: Told of what happens.
         predict: Whether to measure the step first and predict what freezing saves; ``None``: if
@@ -85,8 +88,11 @@ def start(
             "lengthened by what freezing is predicted to save."
         )
     processes.from_main(folder.check_empty)
+    asked = settings.threads
     settings, dataset = ready(settings, dataset, observers, processes)
     trainer = Trainer(settings, dataset, processes)
+    if asked is None:
+        settings = _pick_threads(trainer, plan, observers)
     _tell_of_norms(trainer, observers)
     if plan is not None:
         plan = _followed(plan, trainer, observers)
@@ -106,6 +112,16 @@ def start(
         folder.write_plan(plan)
     _begin(trainer, folder)
     return _go(trainer, folder, observers, plan)
+
+
+def _pick_threads(trainer: Trainer, plan: Plan | None, observers: Sequence[Observer]) -> Settings:
+    """Find the number of threads, tell it, and return the settings of the run with it."""
+    costs = None if plan is None else plan.costs
+    chosen = trainer.processes.from_main(lambda: pick_threads(trainer, trainer.processes, costs))
+    if chosen.text:
+        tell(observers, chosen.text)
+    trainer.settings = replace(trainer.settings, threads=chosen.count)
+    return trainer.settings
 
 
 def _predict(trainer: Trainer, wanted: bool | None, observers: Sequence[Observer]) -> Plan | None:
@@ -144,11 +160,14 @@ def _followed(plan: Plan, trainer: Trainer, observers: Sequence[Observer]) -> Pl
 
 
 def _tell_plan(plan: Plan, observers: Sequence[Observer]) -> None:
+    spoilt = trouble_words(plan.costs.trouble)
+    if spoilt:
+        tell(observers, spoilt)
     tell(
         observers,
-        f"predicted: freezing saves {percent(plan.saving)}{interval_text(plan.interval)} of the "
-        f"training steps' time, {precise_seconds(plan.seconds)} in place of "
-        f"{precise_seconds(plan.baseline_seconds)}",
+        f"predicted{', by spoilt costs' if spoilt else ''}: freezing saves "
+        f"{percent(plan.saving)}{interval_text(plan.interval)} of the training steps' time, "
+        f"{precise_seconds(plan.seconds)} in place of {precise_seconds(plan.baseline_seconds)}",
     )
 
 

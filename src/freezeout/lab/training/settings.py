@@ -46,8 +46,8 @@ class Settings:
 
     Ranges stand in the help texts, which ``freezeout train --help`` prints. ``None`` means: what is
     customary for the data set (`padding`, `flip`), all (`train_size`), whole epochs (`steps`), none
-    (`scale_cap`, `times`, `max_freezes`), torch's choice (`threads`). The settings of the schedule
-    are those of `freezeout.Schedule`, with its defaults.
+    (`scale_cap`, `times`, `max_freezes`), as many as a step is fastest with (`threads`). The
+    settings of the schedule are those of `freezeout.Schedule`, with its defaults.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -162,7 +162,8 @@ class Settings:
     device: str = _setting("auto", "auto, cpu, cuda or cuda:N")
     threads: int | None = _setting(
         None,
-        "CPU threads, at least 1 (default: torch's); part of the result's last bits",
+        "CPU threads, at least 1, part of the result's last bits (default: measured by train and "
+        "plan, 1 for each run of compare and sweep)",
         kind=int,
         least=1,
         most=1024,

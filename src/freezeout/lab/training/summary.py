@@ -47,6 +47,7 @@ class RunSummary:
         predicted: Saving that was predicted before the run, as a fraction; ``None`` if it was not.
         predicted_interval: Where the prediction lay with 95 % confidence; ``None`` if not known.
         predicted_so_far: The same prediction for the steps that were done.
+        predicted_trouble: Why the prediction is not to be relied on; empty if it may be.
         interrupted: Whether the run was stopped before its end.
         total_steps: Steps the run was to have; shown when it was interrupted.
     """
@@ -69,6 +70,7 @@ class RunSummary:
     predicted: float | None = None
     predicted_interval: tuple[float, float] | None = None
     predicted_so_far: float | None = None
+    predicted_trouble: str = ""
     interrupted: bool = False
     total_steps: int | None = None
 
@@ -99,6 +101,7 @@ def summarise(result: RunResult, folder: RunFolder) -> RunSummary:
         predicted=None if plan is None else plan.saving,
         predicted_interval=None if plan is None else plan.interval,
         predicted_so_far=None if plan is None else predicted_saving(plan.costs, so_far),
+        predicted_trouble="" if plan is None else plan.costs.trouble,
         out=str(folder.path),
         device=_device_words(trainer),
         precision=settings.precision,

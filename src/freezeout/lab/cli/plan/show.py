@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, get_args
 
-from freezeout.costs import Costs
+from freezeout.costs import Costs, trouble_words
 from freezeout.lab.cli.plan.subject import Subject
 from freezeout.lab.files import outlive, write_json
 from freezeout.lab.report.terminal import LayerTable, PlanTable, print_to
@@ -74,6 +74,9 @@ def show(result: PlanResult, folder: RunFolder, stream: IO[str]) -> None:
 
 def _show(result: PlanResult, folder: RunFolder, stream: IO[str]) -> None:
     costs, subject = result.costs, result.subject
+    spoilt = trouble_words(costs.trouble)
+    if spoilt:
+        print(spoilt, file=stream)
     print(f"{subject.title}  ({costs.device}, torch {costs.torch_version})", file=stream)
     for note in subject.notes:
         print(f"note: {note}", file=stream)
@@ -83,7 +86,7 @@ def _show(result: PlanResult, folder: RunFolder, stream: IO[str]) -> None:
             "far off (--rounds)",
             file=stream,
         )
-    if _unsure(result):
+    if not spoilt and _unsure(result):
         print(
             "note: the machine was disturbed while it was measured, so intervals are wide; measure "
             "again when it is quiet, or longer, with --rounds 20",

@@ -12,18 +12,22 @@ from pathlib import Path
 import torch
 from torch.optim import Optimizer
 
-from freezeout.costs import Costs, device_name, measure_costs
+from freezeout.costs import Costs, device_name, measure_costs, measure_threads
 from freezeout.errors import CostError, RunError
 from freezeout.lab.cli.options import setting_words
 from freezeout.lab.data import Dataset, DataShape, data_shape
 from freezeout.lab.models import load_custom
 from freezeout.lab.training import (
     Settings,
+    Threads,
     Trainer,
     build_optimizer,
+    chosen_threads,
     cost_differences,
+    most_threads,
     on_machine,
     pick_device,
+    pick_threads,
     resolve,
     run_costs,
 )
@@ -64,6 +68,13 @@ class Subject(ABC):
     def layers(self) -> Layers:
         """The network's layers."""
 
+    def _pick_threads(self, pick: Callable[[], Threads]) -> None:
+        """Decide on the number of threads where nobody has, and note it."""
+        if self.settings.threads is None:
+            chosen = pick()
+            self.settings = replace(self.settings, threads=chosen.count)
+            self.notes.extend(filter(None, [chosen.text]))
+
     @abstractmethod
     def measure(self, rounds: int, progress: Progress | None) -> Costs:
         """Measure a training step.
@@ -98,6 +109,8 @@ class Subject(ABC):
                 f"cannot read the costs {path}: {error.strerror}. Give the costs.json that "
                 "freezeout plan wrote."
             ) from error
+        if self.settings.threads is None and costs.device.startswith("CPU"):
+            self.settings = replace(self.settings, threads=costs.threads)
         differences = self.differences(costs)
         if differences:
             raise CostError(
@@ -139,6 +152,7 @@ class _OnData(Subject):
         total = settings.steps or settings.epochs * -(-count // batch)
         measured = replace(
             resolve(settings),
+            threads=settings.threads,
             batch_size=batch,
             # The step is measured, not the schedule.
             steps=total,
@@ -160,11 +174,12 @@ class _OnData(Subject):
         return self._trainer.scheduler.layers
 
     def measure(self, rounds: int, progress: Progress | None) -> Costs:
+        self._pick_threads(lambda: pick_threads(self._trainer))
         with on_machine(self.settings):
             return run_costs(self._trainer, rounds=rounds, progress=progress)
 
     def differences(self, costs: Costs) -> list[str]:
-        return cost_differences(costs, self._trainer)
+        return cost_differences(costs, self._trainer, self.settings.threads)
 
     def usage(self, plan_file: Path) -> str:
         plans = {*Schedule().to_dict(), "steps", "epochs", "const_time"}
@@ -214,20 +229,39 @@ class _OnExample(Subject):
 
     def measure(self, rounds: int, progress: Progress | None) -> Costs:
         custom = self._custom
-        with on_machine(self.settings):
-            try:
+        autocast = torch.bfloat16 if self.settings.precision == "bf16" else None
+        try:
+            self._pick_threads(lambda: self._fastest(autocast))
+            with on_machine(self.settings):
                 return measure_costs(
                     custom.model,
                     custom.example,
                     loss=custom.loss,
                     optimizer=self._optimizer(),
                     layers=self._layers,
-                    autocast=torch.bfloat16 if self.settings.precision == "bf16" else None,
+                    autocast=autocast,
                     rounds=rounds,
                     progress=progress,
                 )
-            except (ValueError, TypeError) as error:
-                raise RunError(str(error)) from error
+        except (ValueError, TypeError) as error:
+            raise RunError(str(error)) from error
+
+    def _fastest(self, autocast: torch.dtype | None) -> Threads:
+        """Return the threads that a step is fastest with."""
+        custom, most = self._custom, most_threads()
+        if pick_device(self.settings.device).type != "cpu" or most == 1:
+            return Threads(torch.get_num_threads())
+        return chosen_threads(
+            measure_threads(
+                custom.model,
+                self._layers,
+                custom.example,
+                most=most,
+                loss=custom.loss,
+                optimizer=self._optimizer(),
+                autocast=autocast,
+            )
+        )
 
     def usage(self, plan_file: Path) -> str:
         return (

@@ -124,7 +124,10 @@ def _prediction_rows(summary: RunSummary) -> list[tuple[str, str, str]]:
             if round(off, 1) == 0
             else f"; measured {abs(off):.1f} points {word}"
         )
-    return [("predicted", text, "")]
+    rows = [("predicted", text, "")]
+    if summary.predicted_trouble:
+        rows.append(("", f"Not to be relied on: {summary.predicted_trouble}.", "dim"))
+    return rows
 
 
 def _why_no_saving(summary: RunSummary) -> str:
