@@ -19,9 +19,11 @@ from freezeout.errors import CheckpointError, FreezeOutError, check_whole
 from freezeout.freezing import (
     Freezer,
     check_optimizer,
+    check_takes_rates,
     makes_state_only,
     split_groups,
     unwrap_optimizer,
+    within_step,
 )
 from freezeout.layers import Layers, LayerSpec, check_belongs, split_layers, unwrap
 from freezeout.schedule import (
@@ -97,6 +99,8 @@ class RateScheduler(LRScheduler):
             layers = together_with.layers
         default = None if together_with is None else together_with.schedule
         self.schedule = make_schedule(schedule, settings, type(self), default=default)
+        if self.schedule.anneal is not None:
+            check_takes_rates(optimizer)
         if isinstance(model, nn.Module):
             reshard(unwrap(model))  # a layer holds the parameters that the optimizer knows
         self.layers = (
@@ -346,7 +350,7 @@ def _count_updates(optimizer: Optimizer, scheduler: RateScheduler) -> None:
         skipped = getattr(optimizer, "found_inf", None)
         if scheduler is None or (skipped is not None and bool(skipped)):
             return
-        if not makes_state_only(optimizer):
+        if not makes_state_only(optimizer) and not within_step(optimizer):
             scheduler._updates += 1
 
     optimizer.register_step_post_hook(count)
