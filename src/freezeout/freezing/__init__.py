@@ -5,13 +5,13 @@ from freezeout.freezing.eval_mode import (
 )
 from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener, unfreeze
 from freezeout.freezing.groups import split_groups
-from freezeout.freezing.one_rate import check_takes_rates
 from freezeout.freezing.optimizers import (
     check_optimizer,
     is_active,
     makes_state_only,
     unwrap_optimizer,
 )
+from freezeout.freezing.takes_rates import check_takes_rates
 from freezeout.freezing.updates import within_step
 
 __all__ = [

@@ -99,8 +99,8 @@ class RateScheduler(LRScheduler):
             layers = together_with.layers
         default = None if together_with is None else together_with.schedule
         self.schedule = make_schedule(schedule, settings, type(self), default=default)
-        if self.schedule.anneal is not None:
-            check_takes_rates(optimizer)
+        if self.schedule.anneal is not None or not self._freezes:
+            check_takes_rates(optimizer)  # its groups are split
         if isinstance(model, nn.Module):
             reshard(unwrap(model))  # a layer holds the parameters that the optimizer knows
         self.layers = (
