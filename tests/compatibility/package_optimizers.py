@@ -34,10 +34,10 @@ _NAMES = """
 BY_DEFAULT = _NAMES.split()
 """Made from the parameters alone, with weight decay where they have it."""
 
-_AT_ZERO = "it moves weights also at a rate of zero"
-_SUMS = "it sums over all gradients, and finds fewer"
-_DRAWS = "it draws random numbers, and draws fewer"
-_AVERAGES = "a layer takes its averaged values when it freezes"
+_AT_ZERO = "these move weights also at a rate of zero"
+_SUMS = "these sum over all gradients, and find those of frozen layers too"
+_DRAWS = "these draw random numbers for frozen layers too"
+_AVERAGES = "these stay at their training values, while a layer that freezes takes its average"
 
 WITHOUT_GRADIENTS = {
     _AT_ZERO: "AccSGD AdaFactor AdaGO ApolloDQN BSAM FTRL LaProp Lookahead MADGRAD Ranger Ranger21",
@@ -141,14 +141,22 @@ def _one_rate(name: str) -> tuple[Row, Row]:
     """It freezes, and takes no rates by layer."""
     make = _by_default(name)
     return (
-        Row(name, make, "refused", "finds one rate", "annealed"),
-        Row(name, make, anneals=(None,), note="with `anneal=None`"),
+        Row(name, make, "refused", "finds one rate", anneals=("cosine",)),
+        Row(name, make, anneals=(None,)),
     )
 
 
 _MASKS = "its load_state_dict wants a mask for every parameter, frozen ones too"
-_FUSED = "it updates in the backward pass, at a rate that you give it: `anneal=None`, and `step(n)`"
+_FUSED = "it updates in the backward pass: call `scheduler.step(n)` with the updates done"
 _UNCOUNTED: Any = {"anneals": (None,), "counted": False}
+
+
+def _without_rates(name: str, make: Callable[[nn.Module], Any], **given: Any) -> tuple[Row, Row]:
+    """It freezes, and has no rate in its groups."""
+    return (
+        Row(name, make, "refused", "no learning rate", anneals=("cosine",), **given),
+        Row(name, make, anneals=(None,), **given),
+    )
 
 
 def _alig(model: nn.Module) -> Any:
@@ -156,22 +164,15 @@ def _alig(model: nn.Module) -> Any:
 
 
 SPECIAL = [
-    Row("A2Grad", _by_default("A2Grad"), "refused", "no learning rate", "annealed: it has none"),
-    Row("A2Grad", _by_default("A2Grad"), anneals=(None,), note="with `anneal=None`"),
-    Row(
-        "ASGD",
-        _by_default("ASGD"),
-        anneals=(None,),
-        note="with `anneal=None`: it divides by its rate",
-    ),
+    *_without_rates("A2Grad", _by_default("A2Grad")),
+    *_without_rates("AliG", _alig, update=by_closure),
+    Row("ASGD", _by_default("ASGD"), anneals=(None,), note="it divides by its rate, also by 0"),
     *(Row(name, _muon(name)) for name in ("AdaGO", "AdaMuon", "Muon", "MuonClip", "NorMuon")),
     Row("AdaHessian", _by_default("AdaHessian"), update=second_order),
     Row("AdaLOMO", lambda m: po.AdaLOMO(m), note=_FUSED, update=_in_backward, **_UNCOUNTED),
     Row("LOMO", lambda m: po.LOMO(m), note=_FUSED, update=_in_backward, **_UNCOUNTED),
     Row("AdaShift", lambda m: po.AdaShift(m.parameters(), lr=0.01, keep_num=3)),
     Row("AdamMini", lambda m: po.AdamMini(m, lr=0.01, weight_decay=0.05)),
-    Row("AliG", _alig, "refused", "no learning rate", "annealed: it sets its rate itself"),
-    Row("AliG", _alig, anneals=(None,), update=by_closure, note="with `anneal=None`"),
     Row("BSAM", lambda m: po.BSAM(m.parameters(), num_data=256), update=by_closure),
     Row("FriendlySAM", _sam("FriendlySAM"), update=by_closure),
     Row("GSAM", _gsam, update=_stored_closure),

@@ -38,7 +38,7 @@ def _calls_parent(model: nn.Module) -> Any:
     return c.CallsItsParent(model.parameters())
 
 
-_AT_RATE = "annealed: at the rate zero there is no decay"
+_AT_RATE = "at a rate of zero there is no decay"
 _IN_ATTRIBUTES = "what it holds in attributes is not in its state_dict"
 _CASTS = "PyTorch loads state in the precision of the parameter"
 _REACHED = "reached frozen parameters"
@@ -58,15 +58,33 @@ ROWS = [
     ),
     Row("a list of the groups' rates", _of(c.ListOfRates)),
     Row("a list of the groups' rates", _two_groups(c.ListOfRates), note="two groups"),
-    Row("a list of anything for the groups", _two_groups(c.ListOfUnknown), "refused", "'trust'"),
+    Row(
+        "a list of anything for the groups",
+        _two_groups(c.ListOfUnknown),
+        "refused",
+        "'trust'",
+        anneals=("cosine",),
+    ),
     Row("slow weights by parameter", _over(c.Lookahead), twin="no gradients"),
     Row("slow weights by position", _over(c.LookaheadByPosition), twin="no gradients"),
     Row("around another, without super().__init__", _over(c.Private)),
     Row("two steps around each update", _two_step, update=two_steps),
-    Row("no rate: lr=None", _of(c.Plain, lr=None), "refused", "no learning rate"),
+    Row(
+        "no rate: lr=None",
+        _of(c.Plain, lr=None),
+        "refused",
+        "no learning rate",
+        anneals=("cosine",),
+    ),
     Row("gradients by a closure alone", _of(c.ClosureOnly), update=by_closure),
     Row("state by id", _of(c.StateById), resume_differs=_IN_ATTRIBUTES),
-    Row("groups of its own", _of(c.CopiesGroups), "refused", "groups of its own"),
+    Row(
+        "groups of its own",
+        _of(c.CopiesGroups),
+        "refused",
+        "groups of its own",
+        anneals=("cosine",),
+    ),
     Row("groups of its own", _of(c.CopiesGroups), anneals=(None,), twin="no gradients"),
     Row("updates in the backward pass", _of(c.InBackward)),
     Row("copies in float32", _of(c.Masters), net="half", resume_differs=_CASTS),
@@ -77,6 +95,12 @@ ROWS = [
         resume_differs=_IN_ATTRIBUTES,
     ),
     Row("a step that calls its parent's", _calls_parent),
-    Row("one rate for all parameters", _of(c.OneRate), "refused", "finds one rate"),
+    Row(
+        "one rate for all parameters",
+        _of(c.OneRate),
+        "refused",
+        "finds one rate",
+        anneals=("cosine",),
+    ),
     Row("one rate for all parameters", _of(c.OneRate), anneals=(None,), twin="no gradients"),
 ]
