@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_optimizer as po
@@ -34,6 +35,16 @@ _NAMES = """
 BY_DEFAULT = _NAMES.split()
 """Made from the parameters alone, with weight decay where they have it."""
 
+_WELL_KNOWN = """
+    ADOPT AdaBelief AdaBound AdaDelta AdaFactor AdaHessian AdaMax AdamMini AdamP AdamW Adam Adan
+    AggMo BSAM CAME DAdaptAdam DAdaptSGD GaLore Kron Lamb LARS LBFGS LOMO LaProp Lion Lookahead
+    MADGRAD MARS Muon NAdam NovoGrad OrthoGrad PCGrad Prodigy QHAdam RAdam RMSprop Ranger Ranger21
+    SAM SGD SGDP SOAP SafeFP16Optimizer ScheduleFreeAdamW ScheduleFreeSGD Shampoo SignSGD SophiaH
+    StableAdamW Tiger WSAM Yogi
+"""
+WELL_KNOWN = _WELL_KNOWN.split()
+"""These are tried in the default run; all in the slow one."""
+
 _AT_ZERO = "these move weights also at a rate of zero"
 _SUMS = "these sum over all gradients, and find those of frozen layers too"
 _DRAWS = "these draw random numbers for frozen layers too"
@@ -42,7 +53,7 @@ _AVERAGES = "these stay at their training values, while a layer that freezes tak
 WITHOUT_GRADIENTS = {
     _AT_ZERO: "AccSGD AdaFactor AdaGO ApolloDQN BSAM FTRL LaProp Lookahead MADGRAD Ranger Ranger21",
     _DRAWS: "AdaHessian Kron Magma SophiaH",
-    _SUMS: "Adai AdamS FriendlySAM LoRARite LookSAM PCGrad SAM WSAM",
+    _SUMS: "Adai AdamS FriendlySAM GSAM LoRARite LookSAM PCGrad SAM WSAM",
 }
 """Those that end as with the same rates and no gradients of layers that are done, and why."""
 
@@ -52,6 +63,7 @@ NO_TWIN = {_AVERAGES: "ScheduleFreeAdamW ScheduleFreeRAdam ScheduleFreeSGD Sched
 UNTRIED = {
     "DeMo": "needs einops and a process group",
     "DistributedMuon": "needs a process group",
+    "TRAC": "finds the scale 0 for so small a task, so nothing moves, with or without freezing",
 }
 
 
@@ -115,15 +127,20 @@ def _schedule_free(model: nn.Module) -> Any:
 
 def _gsam(model: nn.Module) -> Any:
     inner = SGD(model.parameters(), lr=0.1, momentum=0.9)
-    radius = po.ProportionScheduler(
-        po.LinearScheduler(inner, t_max=100, max_lr=0.1), max_lr=0.1, min_lr=0.0, max_value=0.05
-    )
+    radius = SimpleNamespace(step=lambda: 0.05)
     return po.GSAM(model.parameters(), inner, model, radius)
 
 
 def _stored_closure(model: nn.Module, optimizer: Any, x: torch.Tensor, y: torch.Tensor) -> None:
     optimizer.set_closure(nn.functional.cross_entropy, x, y)
     optimizer.step()
+    optimizer.zero_grad()
+
+
+def _with_loss(model: nn.Module, optimizer: Any, x: torch.Tensor, y: torch.Tensor) -> None:
+    loss = loss_of(model, x, y)
+    loss.backward()
+    optimizer.step(lambda: loss)
     optimizer.zero_grad()
 
 
@@ -146,6 +163,7 @@ def _one_rate(name: str) -> tuple[Row, Row]:
     )
 
 
+_SLOW = "its load_state_dict wants slow weights of every parameter, frozen ones too"
 _MASKS = "its load_state_dict wants a mask for every parameter, frozen ones too"
 _FUSED = "it updates in the backward pass: call `scheduler.step(n)` with the updates done"
 _UNCOUNTED: Any = {"anneals": (None,), "counted": False}
@@ -165,7 +183,7 @@ def _alig(model: nn.Module) -> Any:
 
 SPECIAL = [
     *_without_rates("A2Grad", _by_default("A2Grad")),
-    *_without_rates("AliG", _alig, update=by_closure),
+    *_without_rates("AliG", _alig, update=_with_loss),
     Row("ASGD", _by_default("ASGD"), anneals=(None,), note="it divides by its rate, also by 0"),
     *(Row(name, _muon(name)) for name in ("AdaGO", "AdaMuon", "Muon", "MuonClip", "NorMuon")),
     Row("AdaHessian", _by_default("AdaHessian"), update=second_order),
@@ -184,7 +202,7 @@ SPECIAL = [
         for row in _one_rate(f"DAdapt{end}")
     ),
     *_one_rate("Prodigy"),
-    Row("Lookahead", _over("Lookahead")),
+    Row("Lookahead", _over("Lookahead"), resume_differs=_SLOW),
     Row("OrthoGrad", _over("OrthoGrad")),
     Row("PCGrad", _over("PCGrad"), update=_two_tasks),
     Row("Ranger21", lambda m: po.Ranger21(m.parameters(), num_iterations=32, lr=0.01)),
@@ -201,7 +219,6 @@ SPECIAL = [
     Row("ScheduleFreeWrapper", _schedule_free),
     Row("SophiaH", _by_default("SophiaH"), update=second_order),
     Row("SpectralSphere", _by_default("SpectralSphere"), net="matrices"),
-    Row("TRAC", _over("TRAC", s_prev=0.1)),
     Row(
         "WSAM",
         lambda m: po.WSAM(m, m.parameters(), SGD, lr=0.1, momentum=0.9),

@@ -41,14 +41,16 @@ def _head() -> str:
     return "\n\n".join(["# What works with what", *parts, "\n".join(words)])
 
 
-_WHAT = """Optimizers, changes of a model, other schedulers, wrappers and trainers: what becomes of each
-beside `FreezeOut`. This page is written from the lists in `tests/compatibility/`
-(`python -m tests.compatibility.page`), and each row is a test."""
+_WHAT = """Optimizers, changes of a model, other schedulers, wrappers and trainers: what becomes of
+each beside `FreezeOut`. This page is written from the lists in `tests/compatibility/` (`python -m
+tests.compatibility.page`), and each row is a test."""
 
 
 def _optimizers() -> list[str]:
     package = package_optimizers.ROWS
-    quiet = sorted({row.name for row in package} - {r.name for r in package if _is_said(r)})
+    quiet = sorted(
+        {row.name for row in package} - {r.name for r in package if _is_said(r)}, key=str.lower
+    )
     others = sorted((r for r in package if r.name not in quiet), key=lambda r: r.name.lower())
     untried = "; ".join(f"{n} ({why})" for n, why in sorted(package_optimizers.UNTRIED.items()))
     head = ("optimizer", "outcome", "rates", "to know")
@@ -66,17 +68,17 @@ def _optimizers() -> list[str]:
     ]
 
 
-_CONTRACT = """Each trains a small network to its end, with rates annealed and with `anneal=None` where
-the column *rates* does not name one of the two. Frozen layers keep their bits, all others move, and
-the optimizer holds nothing for what is frozen. The run ends as one of the same rates in which
-nothing ever freezes, and resumes as it was, where the last column does not say otherwise. Tests:
-[test_optimizers.py](../tests/compatibility/test_optimizers.py)."""
+_CONTRACT = """Each trains a small network to its end, with rates annealed and with `anneal=None`
+where the column *rates* does not name one of the two. Frozen layers keep their bits, all others
+move, and the optimizer holds nothing for what is frozen. The run ends as one of the same rates in
+which nothing ever freezes, and resumes as it was, where the last column does not say otherwise.
+Tests: [test_optimizers.py](../tests/compatibility/test_optimizers.py)."""
 
-_OTHERWISE = """Some of these end otherwise than a run of the same rates in which nothing freezes. Frozen
-layers stand still; in the other run"""
+_OTHERWISE = """Some of these end otherwise than a run of the same rates in which nothing freezes.
+Frozen layers stand still; in the other run"""
 
-_HABITS = """Packages differ in few things that matter here. Each habit is shown by a small optimizer
-([pattern_classes.py](../tests/compatibility/pattern_classes.py))."""
+_HABITS = """Packages differ in few things that matter here. Each habit is shown by a small
+optimizer ([pattern_classes.py](../tests/compatibility/pattern_classes.py))."""
 
 
 def _is_said(row: Row) -> bool:
@@ -128,8 +130,9 @@ def _quote(words: str) -> str:
 def _surgeries() -> Iterable[str]:
     yield _section(
         "What is done to a model between two freezes",
-        "The first block is frozen, the others learn. What the optimizer does not hold never learns, whoever "
-        "put it there: make a new optimizer and a new `FreezeOut` after `freezeout.unfreeze(model)`.",
+        "The first block is frozen, the others learn. What the optimizer does not hold never "
+        "learns, whoever put it there: after `freezeout.unfreeze(model)` make a new optimizer and "
+        "a new `FreezeOut`.",
         "test_surgeries",
         SURGERIES,
     )

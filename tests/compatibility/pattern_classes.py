@@ -180,6 +180,12 @@ class Private(Optimizer):
     def step(self, closure: Step = None) -> Any:
         return self.original_optimizer.step(closure)
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.original_optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.original_optimizer.load_state_dict(state_dict)
+
 
 class TwoSteps(Optimizer):
     """Up and down again around each update; ``step`` itself is not to be called."""
@@ -291,6 +297,16 @@ class MastersInAList(Plain):
             if p.grad is not None:
                 master.sub_(p.grad.float(), alpha=group["lr"])
             p.copy_(master)
+
+
+class DecayedMasters(MastersInAList):
+    """The same, with weight decay of all copies: what is frozen moves."""
+
+    @torch.no_grad()
+    def step(self, closure: Step = None) -> None:
+        for (group, _), master in zip(self.pairs(), self.masters, strict=True):
+            master.mul_(1 - 0.1 * group["weight_decay"])
+        super().step(closure)
 
 
 class CallsItsParent(Plain):

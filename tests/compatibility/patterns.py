@@ -42,6 +42,7 @@ _AT_RATE = "at a rate of zero there is no decay"
 _IN_ATTRIBUTES = "what it holds in attributes is not in its state_dict"
 _CASTS = "PyTorch loads state in the precision of the parameter"
 _REACHED = "reached frozen parameters"
+_WROTE = "moved after the step of SGD was done"
 _ALONE: Any = {"anneals": (None,), "twin": "neither"}
 
 ROWS = [
@@ -65,10 +66,16 @@ ROWS = [
         "'trust'",
         anneals=("cosine",),
     ),
-    Row("slow weights by parameter", _over(c.Lookahead), twin="no gradients"),
-    Row("slow weights by position", _over(c.LookaheadByPosition), twin="no gradients"),
+    Row("slow weights by parameter", _over(c.Lookahead), twin="neither", keeps_state=True),
+    Row("slow weights by position", _over(c.LookaheadByPosition), "told", _WROTE, twin="neither"),
     Row("around another, without super().__init__", _over(c.Private)),
-    Row("two steps around each update", _two_step, update=two_steps),
+    Row(
+        "two steps around each update",
+        _two_step,
+        update=two_steps,
+        twin="no gradients",
+        resume_differs="its state_dict has nothing of the optimizer within",
+    ),
     Row(
         "no rate: lr=None",
         _of(c.Plain, lr=None),
@@ -92,6 +99,15 @@ ROWS = [
         "copies in float32, by position",
         _of(c.MastersInAList),
         net="half",
+        resume_differs=_IN_ATTRIBUTES,
+    ),
+    Row(
+        "copies in float32, by position, decayed",
+        _of(c.DecayedMasters),
+        "told",
+        _REACHED,
+        net="half",
+        twin="neither",
         resume_differs=_IN_ATTRIBUTES,
     ),
     Row("a step that calls its parent's", _calls_parent),

@@ -37,6 +37,7 @@ class Row:
         twin: What a run ends as: one of the same rates in which nothing ever freezes, one without
             the gradients of layers that are done, or neither.
         why: Why it does not end as the first of these.
+        keeps_state: Whether it makes state for what is frozen again, which changes nothing.
         resume_differs: Why a resumed run does not go on as the uninterrupted one; empty where it
             does.
     """
@@ -52,6 +53,7 @@ class Row:
     counted: bool = True
     twin: Twin = "rates"
     why: str = ""
+    keeps_state: bool = False
     resume_differs: str = ""
 
     def bare(self, *, seed: int = 0) -> tuple[nn.Module, Any]:

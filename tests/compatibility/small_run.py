@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -133,6 +134,7 @@ def train(
     """
     for n in range(start, stop):
         torch.manual_seed(500 + n)
+        np.random.seed(500 + n)  # some draw from there
         update(model, optimizer, *make_batch(net, n))
         scheduler.step(*() if counted else (n + 1,))
         if look is not None:

@@ -32,6 +32,7 @@ class Surgery:
         outcome: See `outcome.MEANING`.
         words: Where told or refused: a part of what is said.
         note: What a user should know, for the table.
+        at_next_freeze: Whether what comes into frozen layers freezes with the next layer only.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Surgery:
     outcome: Outcome = "works"
     words: str = ""
     note: str = ""
+    at_next_freeze: bool = False
+
+    def __post_init__(self) -> None:
+        """Say it in the table."""
+        if self.at_next_freeze:
+            object.__setattr__(self, "note", "what is new in frozen layers freezes with the next")
 
 
 class Adapter(nn.Module):
@@ -236,20 +243,22 @@ def leave_a_copy(model: Any, optimizer: Optimizer) -> None:
     model.teacher_of_this_run = [copy.deepcopy(model)]
 
 
-_NOBODY = "held by no optimizer"
+_NOBODY = "no optimizer holds"
+_MOVED = "frozen parameters or buffers moved"
+_LATER: Any = {"at_next_freeze": True}
 
 SURGERIES = [
-    Surgery("`SyncBatchNorm.convert_sync_batchnorm`", sync_norms),
+    Surgery("`SyncBatchNorm.convert_sync_batchnorm`", sync_norms, "told", _MOVED, **_LATER),
     Surgery("norms replaced by those of a subclass", subclass_norms),
     Surgery("`prune`", prune_all),
-    Surgery("`prune`, then `prune.remove`", prune_and_make_permanent),
+    Surgery("`prune`, then `prune.remove`", prune_and_make_permanent, "told", _MOVED),
     Surgery("`parametrize.register_parametrization`", parametrize_all),
     Surgery("`parametrize.remove_parametrizations`", parametrize_and_remove),
-    Surgery("`parametrizations.spectral_norm`", spectral_norms),
+    Surgery("`parametrizations.spectral_norm`", spectral_norms, **_LATER),
     Surgery("`spectral_norm`, the old one", old_spectral_norms),
     Surgery("`parametrizations.weight_norm`", weight_norms, "told", _NOBODY),
     Surgery("`weight_norm`, the old one", old_weight_norms, "told", _NOBODY),
-    Surgery("`prepare_qat`", prepare_for_quantization),
+    Surgery("`prepare_qat`", prepare_for_quantization, **_LATER),
     Surgery("LoRA added to the head", adapt_the_head, "told", _NOBODY),
     Surgery("LoRA added to every block", adapt_all_convolutions, "told", _NOBODY),
     Surgery(
@@ -263,16 +272,18 @@ SURGERIES = [
     Surgery("`load_state_dict`", load_a_state),
     Surgery("head replaced", replace_the_head, "told", _NOBODY),
     Surgery("block that learns replaced", replace_a_block, "told", _NOBODY),
-    Surgery("frozen block replaced", replace_the_frozen_block, "told", _NOBODY),
+    Surgery("frozen block replaced", replace_the_frozen_block, "told", _NOBODY, **_LATER),
     Surgery("block that learns removed", remove_a_block),
     Surgery("frozen block removed", remove_the_frozen_block),
     Surgery("block added", add_a_block, "told", _NOBODY),
     Surgery("another precision", to_double),
     Surgery("`to(device)`", to_a_device),
     Surgery("part frozen by hand", freeze_by_hand),
-    Surgery("all thawed by hand", thaw_by_hand, "told", "requires"),
+    Surgery(
+        "all thawed by hand", thaw_by_hand, note="rates stay 0; the next freeze takes them too"
+    ),
     Surgery("blocks wrapped", wrap_in_a_sequence),
-    Surgery("weights tied", tie_two_blocks, "told", "layer"),
+    Surgery("weights tied", tie_two_blocks, "told", "its output still needs a gradient"),
     Surgery("blocks compiled", compile_the_blocks),
     Surgery("a copy of the model kept in it", leave_a_copy),
 ]

@@ -21,17 +21,29 @@ AT = 5
 class Live:
     """Look at the blocks of the model as it is now, whatever has been done to it."""
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, scheduler: FreezeOut) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        scheduler: FreezeOut,
+        waits_for: int | None = None,
+    ) -> None:
         self.model, self.scheduler = model, scheduler
+        self._waits_for = waits_for
         self._held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._still: dict[str, torch.Tensor] = {}
         self._since = self._learning()
+        self.held = len(self._since)
 
     def __call__(self, done: int) -> None:
+        if self._waits_for is not None and self.scheduler.frozen < self._waits_for:
+            return
         now = {}
+        learning = {id(p) for part in self._parts() for p in part.parameters()}
         for index, block in enumerate(self.model.blocks[: self.scheduler.frozen]):
-            tensors = (*block.named_parameters(), *block.named_buffers())
-            now.update({f"blocks.{index}.{name}": bits(t) for name, t in tensors})
+            for name, t in (*block.named_parameters(), *block.named_buffers()):
+                if id(t) not in learning:  # a tied weight belongs to its last user
+                    now[f"blocks.{index}.{name}"] = bits(t)
         for name, tensor in now.items():
             before = self._still.setdefault(name, tensor)
             assert torch.equal(before, tensor), f"{name} is frozen and moved in update {done}"
@@ -39,13 +51,14 @@ class Live:
     def end(self) -> None:
         """What the optimizer held and what learned when the surgery was done has moved."""
         now = dict(self.model.named_parameters())
-        assert self._since
         stuck = [name for name, was in self._since.items() if torch.equal(was, bits(now[name]))]
         assert not stuck, f"{', '.join(stuck)} never moved"
 
+    def _parts(self) -> list[nn.Module]:
+        return [*self.model.blocks[self.scheduler.frozen :], self.model.head]
+
     def _learning(self) -> dict[str, torch.Tensor]:
-        parts: list[nn.Module] = [*self.model.blocks[self.scheduler.frozen :], self.model.head]
-        inside = {id(p) for part in parts for p in part.parameters()}
+        inside = {id(p) for part in self._parts() for p in part.parameters()}
         return {
             name: bits(p)
             for name, p in self.model.named_parameters()
@@ -64,7 +77,7 @@ def test_surgery_between_two_freezes(surgery: Surgery) -> None:
         torch.manual_seed(0)
         surgery.do(model, optimizer)
         model.train()
-        live = Live(model, optimizer, scheduler)
+        live = Live(model, optimizer, scheduler, 2 if surgery.at_next_freeze else None)
         if surgery.outcome == "refused":
             with pytest.raises((ValueError, freezeout.FreezeOutError), match=surgery.words):
                 finish(model, optimizer, scheduler)
@@ -75,6 +88,7 @@ def test_surgery_between_two_freezes(surgery: Surgery) -> None:
         assert any(surgery.words in line for line in said), f"{surgery.words!r} is not in {said}"
     else:
         assert said == []
+        assert live.held
     freezeout.unfreeze(model)
     by_hand = {"part frozen by hand": "blocks.1.conv", "frozen block removed": "blocks.0"}
     mine = by_hand.get(surgery.name, "-")
