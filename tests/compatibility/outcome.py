@@ -26,7 +26,7 @@ def versions(*packages: str) -> str:
 
 
 @cache
-def tests_in(file: str) -> frozenset[str]:
+def named_tests(file: str) -> frozenset[str]:
     """The names of the test functions of a file, given from the root of the repository."""
     tree = ast.parse((ROOT / file).read_text())
     return frozenset(

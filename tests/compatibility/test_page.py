@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.compatibility.other_schedulers import BESIDE
-from tests.compatibility.outcome import MEANING, tests_in
+from tests.compatibility.outcome import MEANING, named_tests
 from tests.compatibility.page import PAGE, page, tried_with
 from tests.compatibility.surgeries import SURGERIES
 from tests.compatibility.uses import USES
@@ -21,7 +21,7 @@ def test_the_page_is_written_from_the_lists() -> None:
 
 @pytest.mark.parametrize("row", WRAPPERS, ids=lambda row: row.name)
 def test_every_wrapper_has_a_test(row: Wrapper) -> None:
-    assert row.test in tests_in(row.file)
+    assert row.test in named_tests(row.file)
     if row.outcome == "refused":
         assert "refus" in row.test or "stop" in row.test or "agree" in row.test
 

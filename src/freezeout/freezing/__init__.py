@@ -12,7 +12,6 @@ from freezeout.freezing.optimizers import (
     unwrap_optimizer,
 )
 from freezeout.freezing.takes_rates import check_takes_rates
-from freezeout.freezing.updates import within_step
 
 __all__ = [
     "FreezeEvent",
@@ -25,5 +24,4 @@ __all__ = [
     "split_groups",
     "unfreeze",
     "unwrap_optimizer",
-    "within_step",
 ]

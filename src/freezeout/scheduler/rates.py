@@ -23,7 +23,6 @@ from freezeout.freezing import (
     makes_state_only,
     split_groups,
     unwrap_optimizer,
-    within_step,
 )
 from freezeout.layers import Layers, LayerSpec, check_belongs, split_layers, unwrap
 from freezeout.schedule import (
@@ -350,7 +349,7 @@ def _count_updates(optimizer: Optimizer, scheduler: RateScheduler) -> None:
         skipped = getattr(optimizer, "found_inf", None)
         if scheduler is None or (skipped is not None and bool(skipped)):
             return
-        if not makes_state_only(optimizer) and not within_step(optimizer):
+        if not makes_state_only(optimizer):
             scheduler._updates += 1
 
     optimizer.register_step_post_hook(count)
