@@ -36,11 +36,8 @@ BY_DEFAULT = _NAMES.split()
 """Made from the parameters alone, with weight decay where they have it."""
 
 _WELL_KNOWN = """
-    ADOPT AdaBelief AdaBound AdaDelta AdaFactor AdaHessian AdaMax AdamMini AdamP AdamW Adam Adan
-    AggMo BSAM CAME DAdaptAdam DAdaptSGD GaLore Kron Lamb LARS LBFGS LOMO LaProp Lion Lookahead
-    MADGRAD MARS Muon NAdam NovoGrad OrthoGrad PCGrad Prodigy QHAdam RAdam RMSprop Ranger Ranger21
-    SAM SGD SGDP SOAP SafeFP16Optimizer ScheduleFreeAdamW ScheduleFreeSGD Shampoo SignSGD SophiaH
-    StableAdamW Tiger WSAM Yogi
+    AdaBelief AdaBound AdaFactor AdamP Adan CAME DAdaptAdam Kron LOMO Lamb Lion Lookahead Muon
+    Prodigy RAdam Ranger SAM SOAP ScheduleFreeAdamW SophiaH
 """
 WELL_KNOWN = _WELL_KNOWN.split()
 """These are tried in the default run; all in the slow one."""
