@@ -160,8 +160,8 @@ def _one_rate(name: str) -> tuple[Row, Row]:
     )
 
 
-_SLOW = "its load_state_dict wants slow weights of every parameter, frozen ones too"
-_MASKS = "its load_state_dict wants a mask for every parameter, frozen ones too"
+_SLOW = "its load_state_dict raises ValueError without slow weights of frozen layers"
+_MASKS = "its load_state_dict raises KeyError without masks of frozen layers"
 _FUSED = "it updates in the backward pass: call `scheduler.step(n)` with the updates done"
 _UNCOUNTED: Any = {"anneals": (None,), "counted": False}
 
@@ -181,7 +181,12 @@ def _alig(model: nn.Module) -> Any:
 SPECIAL = [
     *_without_rates("A2Grad", _by_default("A2Grad")),
     *_without_rates("AliG", _alig, update=_with_loss),
-    Row("ASGD", _by_default("ASGD"), anneals=(None,), note="it divides by its rate, also by 0"),
+    Row(
+        "ASGD",
+        _by_default("ASGD"),
+        anneals=(None,),
+        note="annealed it fails at the first freeze: it divides by its rate",
+    ),
     *(Row(name, _muon(name)) for name in ("AdaGO", "AdaMuon", "Muon", "MuonClip", "NorMuon")),
     Row("AdaHessian", _by_default("AdaHessian"), update=second_order),
     Row("AdaLOMO", lambda m: po.AdaLOMO(m), note=_FUSED, update=_in_backward, **_UNCOUNTED),

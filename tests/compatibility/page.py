@@ -62,7 +62,7 @@ def _optimizers() -> list[str]:
         + _wrapped(f"These {len(quiet)} work, and there is nothing to know: {', '.join(quiet)}."),
         _wrapped(_OTHERWISE) + "\n\n" + "\n".join(_reasons()),
         _table(head, map(_optimizer_line, others)),
-        f"Not tried: {untried}.",
+        _wrapped(f"Not tried: {untried}."),
         "### Habits of others\n\n" + _wrapped(_HABITS),
         _table(("habit", *head[1:]), map(_optimizer_line, patterns.ROWS)),
     ]
@@ -119,7 +119,7 @@ def _optimizer_line(row: Row) -> tuple[str, ...]:
 
 
 def _to_know(row: Row) -> str:
-    resumed = f"does not resume exactly: {row.resume_differs}" if row.resume_differs else ""
+    resumed = f"does not resume as it was: {row.resume_differs}" if row.resume_differs else ""
     return "; ".join(filter(None, (row.note, _quote(row.words), resumed)))
 
 
