@@ -44,7 +44,7 @@ def contracts_of_rows() -> Iterator[ParameterSet]:
             yield pytest.param(contract, row, id=f"{contract.__name__}: {name}", marks=marks)
 
 
-@pytest.mark.parametrize(("contract", "row"), contracts_of_rows())
+@pytest.mark.parametrize(("contract", "row"), list(contracts_of_rows()))
 def test_optimizer_keeps_the_contract(contract: Callable[[Row], None], row: Row) -> None:
     contract(row)
 
