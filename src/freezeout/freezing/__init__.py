@@ -14,6 +14,7 @@ from freezeout.freezing.optimizers import (
     is_inner_step,
     makes_state_only,
 )
+from freezeout.freezing.takes_rates import check_takes_rates
 from freezeout.freezing.undo import unfreeze
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Listener",
     "check_groups",
     "check_optimizer",
+    "check_takes_rates",
     "chooses_only",
     "is_active",
     "is_inner_step",

@@ -17,6 +17,7 @@ from freezeout.freezing import (
     Freezer,
     check_groups,
     check_optimizer,
+    check_takes_rates,
     note_wrappers,
     unwrap_optimizer,
 )
@@ -108,6 +109,8 @@ class RateScheduler(LRScheduler):
             layers = together_with.layers
         default = None if together_with is None else together_with.schedule
         self.schedule = make_schedule(schedule, settings, type(self), default=default)
+        if self.schedule.anneal is not None or not self._freezes:
+            check_takes_rates(optimizer)  # its groups are split
         if isinstance(model, nn.Module):
             reshard(unwrap(model))  # a layer holds the parameters that the optimizer knows
         self.layers = (
