@@ -248,9 +248,7 @@ def _watching(model: nn.Module, seen: Trace) -> Iterator[None]:
     try:
         for module in model.modules():
             handles.append(module.register_forward_pre_hook(enter))
-            handles.append(
-                module.register_forward_hook(leave, with_kwargs=True, always_call=True)
-            )
+            handles.append(module.register_forward_hook(leave, with_kwargs=True, always_call=True))
         yield
     finally:
         for handle in handles:
