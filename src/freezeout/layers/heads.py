@@ -29,7 +29,8 @@ def join_heads(model: nn.Module, units: Sequence[Unit], seen: Trace) -> list[Uni
     after = range(heads[-1] + 1 if heads else len(units), len(units))
     if all(reach.ends(i) for i in after):
         heads += after
-    if len(heads) < 2 or heads[-1] != len(units) - 1:
+    others = len(units) - len(heads)
+    if len(heads) < 2 or not others or heads[-1] != len(units) - 1:
         return list(units)
     return as_one(units, heads)
 

@@ -56,7 +56,7 @@ def is_companion(module: nn.Module) -> bool:
         return is_norm(module)
     parameters = list(module.parameters())
     if parameters:
-        return all(p.ndim <= 1 for p in parameters)
+        return all(_is_vector(p) for p in parameters)
     return any(name.rpartition(".")[2] in _STATISTICS for name, _ in module.named_buffers())
 
 
@@ -79,6 +79,12 @@ def _with_parameters(module: nn.Module) -> Iterator[nn.Module]:
             yield child
         else:
             yield from _with_parameters(child)
+
+
+def _is_vector(parameter: nn.Parameter) -> bool:
+    """Return whether it has one number for each channel; a map to one channel has two sizes."""
+    shape = parameter.shape
+    return len(shape) <= 1 or (len(shape) > 2 and parameter.numel() == max(shape))
 
 
 def _state(module: nn.Module) -> Iterator[object]:

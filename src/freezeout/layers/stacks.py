@@ -94,7 +94,7 @@ class Stacks:
         kinds |= {
             kind for kind, count in alone.items() if count > 2 and not issubclass(kind, CONTAINERS)
         }
-        return frozenset(kinds)
+        return frozenset(kind for kind in kinds if not _nests(kind, model))
 
     def _siblings_of_opened(self, model: nn.Module) -> frozenset[int]:
         """Return those that hold no stack, but are of the same class as one beside that does."""
@@ -116,6 +116,17 @@ class Stacks:
             type(other) is type(module) and lists <= _lists(other) and self._holds_stack(other)
             for other in beside
         )
+
+
+def _nests(kind: type, model: nn.Module) -> bool:
+    """Return whether one of a class holds others of it, as a tree does: that is no block."""
+    return any(
+        type(inside) is kind
+        for module in model.modules()
+        if type(module) is kind
+        for inside in module.modules()
+        if inside is not module
+    )
 
 
 def _lists(module: nn.Module) -> frozenset[str]:

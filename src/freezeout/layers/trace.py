@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from freezeout.errors import SplitError
 from freezeout.layers.flow import Flow, leaves
+from freezeout.layers.kinds import children
 from freezeout.layers.undisturbed import undisturbed
 from freezeout.layers.units import Unit
 from freezeout.tensors import call_arguments, is_out_of_memory, uncompiled
@@ -38,14 +39,14 @@ class Trace:
         flow: Which parameters feed which.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: Iterable[torch.Tensor] = ()) -> None:
         self.now = 0
         self.running: list[int] = []  # id(module) of what is running, outermost first
         self.calls: list[tuple[int, int]] = []  # (time, id(module)) of every call
         self.times: dict[int, list[int]] = {}  # id(module) -> times
         self.uses: dict[int, list[tuple[int, tuple[int, ...]]]] = {}  # id(parameter) -> uses
         self.costs: dict[int, float] = {}  # id(parameter) -> multiplications
-        self.flow = Flow()
+        self.flow = Flow(buffers)
 
     def use(self, parameter: nn.Parameter, cost: float) -> None:
         """Note that a torch function took a parameter, and how often it multiplied with it."""
@@ -158,7 +159,7 @@ def trace(model: nn.Module, example: Any) -> Trace:
     Raises:
         SplitError: If the model cannot run on the example.
     """
-    seen = Trace()
+    seen = Trace(model.buffers())
     args, kwargs = call_arguments(example)
     try:
         with (
@@ -209,7 +210,7 @@ class _Uses(TorchFunctionMode):
             if result is not None:  # which also leaves out weight.dtype and the like
                 for parameter in taken:
                     self._seen.use(parameter, _cost(func, parameter, given, result))
-            self._seen.flow.through(given, taken, result)
+            self._seen.flow.through(given, taken, result, product=_is_product(func))
         return result
 
 
@@ -218,18 +219,27 @@ def _cost(
 ) -> float:
     """Return how many multiplications with a parameter a function did, as good as can be said."""
     name = getattr(func, "__name__", "")
+    if not _is_product(func):
+        return 0.0
     transposed = name.startswith("conv_transpose")
     out = given[0] if transposed else next(leaves(result), None)
     if parameter.ndim < 2 or not isinstance(out, torch.Tensor) or out.ndim < 1:
         return 0.0
     if name.startswith("conv"):
         channels = out.shape[1 if out.ndim == parameter.ndim else 0]
-    elif name in _PRODUCTS:
+    else:
         matrices = parameter.shape[0] if parameter.ndim > 2 else 1  # one for each expert
         channels = out.shape[-1] * matrices
-    else:
-        return 0.0
     return parameter.numel() * out.numel() / max(1, channels)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return all(not any(True for _ in child.parameters()) for _, child in children(module))
+
+
+def _is_product(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    return name.startswith("conv") or name in _PRODUCTS
 
 
 @contextmanager
@@ -242,8 +252,11 @@ def _watching(model: nn.Module, seen: Trace) -> Iterator[None]:
 
     def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         seen.running.pop()
-        seen.flow.past((args, kwargs), output)
+        seen.flow.past(
+            (args, kwargs), output, own.get(id(module), frozenset()).intersection(seen.uses)
+        )
 
+    own = {id(m): frozenset(map(id, m.parameters())) for m in model.modules() if _is_leaf(m)}
     handles = []
     try:
         for module in model.modules():
