@@ -224,6 +224,9 @@ class FreezeOutCallback(Callback):
             pl_module.get_parameter(n).requires_grad for n in layers.idle
         ):
             layers = None  # training_step does more than forward
+        saved = (self._saved or {}).get("layers")
+        if layers is not None and saved not in (None, list(layers.names)):
+            layers = None  # saved when layers were still in the order of definition
         return {"layers": layers}
 
     def _log(self, trainer: Trainer) -> None:

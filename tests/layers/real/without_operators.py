@@ -7,6 +7,7 @@ none of them, except detectors that sort boxes.
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import torch
 
@@ -20,9 +21,14 @@ def available() -> str | None:
     missing = [name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None]
     if missing:
         return f"{' and '.join(missing)} not installed: make test-networks does that"
-    if not _KEPT and not torch.cuda.is_available():
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
         library = torch.library.Library("torchvision", "FRAGMENT")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _KEPT.append(library)
+        importlib.import_module("torchvision")
     return None
