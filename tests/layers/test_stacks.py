@@ -91,6 +91,44 @@ def test_a_stage_that_adds_its_blocks_is_opened(stage, first, second, with_examp
     assert names(model, with_example) == f"stem {first} {second} head"
 
 
+class NamedStage(nn.Module):
+    """Convolutions with their norms, added by number."""
+
+    def __init__(self, count):
+        super().__init__()
+        for i in range(count):
+            conv = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+            self.add_module(f"b{i + 1}", conv)
+
+    def forward(self, x):
+        for block in self.children():
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("with_example", [False, True])
+def test_a_stage_that_adds_sequences_is_opened(with_example):
+    first, second = ([f"s{i}.b{k}.0" for k in range(1, n + 1)] for i, n in ((1, 2), (2, 4)))
+    expected = f"stem {' '.join(first)} {' '.join(second)} head"
+    assert names(Net(NamedStage(2), NamedStage(4)), with_example) == expected
+
+
+class TwoSequences(NamedStage):
+    """A block of two convolutions, each a sequence."""
+
+    def __init__(self):
+        super().__init__(2)
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+@pytest.mark.parametrize("with_example", [False, True])
+def test_a_block_of_two_sequences_stays_whole(with_example):
+    model = Net(TwoSequences(), nn.Sequential(TwoSequences(), TwoSequences()))
+    assert names(model, with_example) == "stem s1 s2.0 s2.1 head"
+
+
 @pytest.mark.parametrize("with_example", [False, True])
 def test_trees_are_opened_to_their_blocks(with_example):
     inner = [f"s2.tree{i}.{part}" for i in (1, 2) for part in ("tree1", "tree2", "root")]

@@ -62,18 +62,27 @@ class Stacks:
         """Return the blocks that a container holds, or that a module holds as a container would."""
         if isinstance(module, CONTAINERS):
             return [child for child in module.children() if self._is_block[id(child)]]
-        numbered: dict[tuple[type, str], list[nn.Module]] = defaultdict(list)
+        numbered: dict[tuple[object, ...], list[nn.Module]] = defaultdict(list)
         for name, child in children(module):
-            if self._is_block[id(child)] and not isinstance(child, CONTAINERS):
-                numbered[type(child), _unnumbered(name)].append(child)
-        stacks = [
-            blocks
-            for (_, name), blocks in numbered.items()
-            if "#" in name and len(blocks) > 1 and 3 * sum(map(size, blocks)) > 2 * size(module)
-        ]
+            if _unnumbered(name) != name:
+                numbered[_make(child), _unnumbered(name)].append(child)
+        stacks = [blocks for blocks in numbered.values() if self._are_most(blocks, module)]
         if len(stacks) == 1 and (self._in_turn is None or self._in_turn(stacks[0])):
             return stacks[0]
         return []
+
+    def _are_most(self, blocks: Sequence[nn.Module], module: nn.Module) -> bool:
+        """Return whether alike children are what a module is about.
+
+        Blocks are if they have most of its parameters; three or more sequences of one make, such
+        as convolutions with their norms, if they have all.
+        """
+        held = sum(map(size, blocks))
+        if isinstance(blocks[0], nn.Sequential):
+            return len(blocks) > 2 and held == size(module) > 0
+        are_blocks = all(self._is_block[id(block)] for block in blocks)
+        alone = isinstance(blocks[0], CONTAINERS) or len(blocks) < 2
+        return are_blocks and not alone and 3 * held > 2 * size(module)
 
     def _block_kinds(self, model: nn.Module) -> frozenset[type]:
         """Return the classes that are blocks, whatever they have inside (experts, heads).
@@ -137,6 +146,12 @@ def _lists(module: nn.Module) -> frozenset[str]:
         for plain, name, child in held
         if isinstance(child, CONTAINERS) or (plain != name and is_block(child))
     )
+
+
+def _make(module: nn.Module) -> tuple[type, ...]:
+    """Return the class of a module, and of what is in it if it is a sequence."""
+    inside = module.children() if isinstance(module, nn.Sequential) else ()
+    return (type(module), *map(type, inside))
 
 
 def _unnumbered(name: str) -> str:
