@@ -125,7 +125,7 @@ class TwoSequences(NamedStage):
 
 @pytest.mark.parametrize("with_example", [False, True])
 def test_a_block_of_two_sequences_stays_whole(with_example):
-    model = Net(TwoSequences(), nn.Sequential(TwoSequences(), TwoSequences()))
+    model = Net(TwoSequences(), nn.Sequential(Block(), Block()))
     assert names(model, with_example) == "stem s1 s2.0 s2.1 head"
 
 
@@ -176,8 +176,8 @@ class CrossAttention(nn.Module):
 
 @pytest.mark.parametrize("with_example", [False, True])
 def test_a_block_with_two_parts_of_a_kind_is_no_stack(with_example):
-    model = Net(nn.Sequential(CrossAttention()), nn.Sequential(Block(), Block()))
-    assert names(model, with_example).startswith("stem s1.0")
+    model = Net(nn.Sequential(CrossAttention()), nn.Sequential(*(Block() for _ in range(9))))
+    assert names(model, with_example).startswith("stem s1.0 s2.0")
 
 
 class Dense(nn.Module):
@@ -200,11 +200,22 @@ class ShortStage(nn.Module):
         return self.blocks(x)
 
 
+class ShortStages(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.low, self.middle, self.high = ShortStage(), ShortStage(), ShortStage()
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.high(self.middle(self.low(self.stem(x)))).mean((2, 3)))
+
+
 @pytest.mark.parametrize("with_example", [False, True])
 def test_the_blocks_of_short_stages_stay_whole(with_example):
     """Each is alone in its stage, so none is like another in one list."""
-    model = Net(nn.Sequential(ShortStage(), ShortStage()), nn.Sequential(ShortStage()))
-    assert names(model, with_example) == "stem s1.0 s1.1 s2.0 head"
+    expected = "stem low.blocks.0 middle.blocks.0 high.blocks.0 head"
+    assert names(ShortStages(), with_example) == expected
 
 
 class Two(nn.Module):

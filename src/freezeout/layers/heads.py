@@ -72,8 +72,9 @@ class _Reach:
             for i, core in enumerate(self._core)
             if self._learns[i] and self._gives(core) and self.ends(i)
         ]
+        dead = [c for i, c in enumerate(self._core) if not self._gives(c) and self.ends(i)]
         while True:
-            inside = set().union(*(self._lead[i] | self._core[i] for i in found))
+            inside = set().union(*dead, *(self._lead[i] | self._core[i] for i in found))
             kept = [i for i in found if self._fed_later(self._lead[i], i) <= inside]
             if kept == found:
                 return found
