@@ -313,10 +313,17 @@ def test_bare_heads_are_told_by_their_widths(kind):
     )
 
 
+class Chain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+
 @pytest.mark.parametrize(
     ("model", "names"),
     [
         (InTurn(), ("stem", "body", "first", "second")),
+        (Chain(), ("a", "b", "c")),
         (nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 16), nn.GLU(), nn.Linear(8, 3)), None),
     ],
 )
