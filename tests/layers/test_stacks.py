@@ -108,9 +108,12 @@ class NamedStage(nn.Module):
 
 @pytest.mark.parametrize("with_example", [False, True])
 def test_a_stage_that_adds_sequences_is_opened(with_example):
-    first, second = ([f"s{i}.b{k}.0" for k in range(1, n + 1)] for i, n in ((1, 2), (2, 4)))
-    expected = f"stem {' '.join(first)} {' '.join(second)} head"
+    """For its size alone: such sequences may be parts of a block as well."""
+    expected = "stem s1 s2.b1.0 s2.b2.0 s2.b3.0 s2.b4.0 head"
     assert names(Net(NamedStage(2), NamedStage(4)), with_example) == expected
+    assert names(Net(NamedStage(4), nn.Sequential(*(Block() for _ in range(5)))), True).startswith(
+        "stem s1 s2.0 s2.1"
+    )
 
 
 class TwoSequences(NamedStage):

@@ -43,7 +43,13 @@ class Stacks:
         return self._holds_stack(module) or id(module) in self._opened_too
 
     def is_stack(self, module: nn.Module) -> bool:
-        """Return whether a module itself is a stack of blocks."""
+        """Return whether a module itself is a stack of blocks, or of sequences of one make.
+
+        Convolutions with their norms are no blocks, so the second is opened only for its size.
+        """
+        return self._has_blocks(module) or _is_of_sequences(module)
+
+    def _has_blocks(self, module: nn.Module) -> bool:
         return len(self._blocks[id(module)]) > 1
 
     def _holds_stack(self, module: nn.Module) -> bool:
@@ -56,7 +62,7 @@ class Stacks:
             return self._holds_stack(inner)
         if type(module) in self._kinds:
             return False
-        return any(self.is_stack(inside) for inside in module.modules())
+        return any(self._has_blocks(inside) for inside in module.modules())
 
     def _find_blocks(self, module: nn.Module) -> list[nn.Module]:
         """Return the blocks that a container holds, or that a module holds as a container would."""
@@ -65,24 +71,18 @@ class Stacks:
         numbered: dict[tuple[object, ...], list[nn.Module]] = defaultdict(list)
         for name, child in children(module):
             if _unnumbered(name) != name:
-                numbered[_make(child), _unnumbered(name)].append(child)
+                numbered[type(child), _unnumbered(name)].append(child)
         stacks = [blocks for blocks in numbered.values() if self._are_most(blocks, module)]
         if len(stacks) == 1 and (self._in_turn is None or self._in_turn(stacks[0])):
             return stacks[0]
         return []
 
     def _are_most(self, blocks: Sequence[nn.Module], module: nn.Module) -> bool:
-        """Return whether alike children are what a module is about.
-
-        Blocks are if they have most of its parameters; three or more sequences of one make, such
-        as convolutions with their norms, if they have all.
-        """
-        held = sum(map(size, blocks))
-        if isinstance(blocks[0], nn.Sequential):
-            return len(blocks) > 2 and held == size(module) > 0
+        """Return whether alike children are blocks that have most of a module's parameters."""
+        if isinstance(blocks[0], CONTAINERS) or len(blocks) < 2:
+            return False
         are_blocks = all(self._is_block[id(block)] for block in blocks)
-        alone = isinstance(blocks[0], CONTAINERS) or len(blocks) < 2
-        return are_blocks and not alone and 3 * held > 2 * size(module)
+        return are_blocks and 3 * sum(map(size, blocks)) > 2 * size(module)
 
     def _block_kinds(self, model: nn.Module) -> frozenset[type]:
         """Return the classes that are blocks, whatever they have inside (experts, heads).
@@ -148,10 +148,16 @@ def _lists(module: nn.Module) -> frozenset[str]:
     )
 
 
-def _make(module: nn.Module) -> tuple[type, ...]:
-    """Return the class of a module, and of what is in it if it is a sequence."""
-    inside = module.children() if isinstance(module, nn.Sequential) else ()
-    return (type(module), *map(type, inside))
+def _is_of_sequences(module: nn.Module) -> bool:
+    """Return whether all that a module learns is in three or more numbered sequences of one make."""
+    inside = [(name, child) for name, child in children(module) if size(child) > 0]
+    makes = {tuple(map(type, child.children())) for _, child in inside}
+    return (
+        len(inside) > 2
+        and len(makes) == 1
+        and all(isinstance(child, nn.Sequential) for _, child in inside)
+        and len({_unnumbered(name) for name, _ in inside}) == 1
+    )
 
 
 def _unnumbered(name: str) -> str:
