@@ -6,10 +6,11 @@ PY := $(VENV)/bin/python
 # Two states of .venv: what the tool needs (enough for the demo), and all that the project needs.
 LAB := $(VENV)/.ready-lab
 ALL := $(VENV)/.ready
+NETWORKS := $(VENV)/networks
 # Without --no-compile pip compiles all of torch, most of which no run imports.
 INSTALL = $(PY) -m pip install --quiet --no-compile -c constraints.txt
 
-.PHONY: demo test test-slow check docs bench bench-stacks clean
+.PHONY: demo test test-slow test-networks check docs bench bench-stacks clean
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +31,16 @@ test: $(ALL)  ## the default tests, two at a time, each in one thread
 
 test-slow: $(ALL)  ## the tests too slow for every run
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m "slow and not gpu"
+
+# torchvision and timm lie apart from .venv (see the extra "networks" in pyproject.toml); without
+# their requirements, which .venv has, so that no other torch and no CUDA package comes along.
+$(NETWORKS): pyproject.toml constraints.txt | $(ALL)
+	$(INSTALL) --no-deps --upgrade --target $(NETWORKS) timm torchvision
+	@touch $@
+
+test-networks: $(NETWORKS)  ## how real networks of timm, torchvision and transformers are cut
+	OMP_NUM_THREADS=1 PYTHONPATH=$(NETWORKS) $(PY) -m pytest -m slow tests/layers/test_real_networks.py
+	OMP_NUM_THREADS=1 PYTHONPATH=$(NETWORKS) $(PY) -m pytest tests/lab/models/test_examples.py -k timm
 
 check: $(ALL)  ## lint, format, types
 	$(PY) -m ruff check .

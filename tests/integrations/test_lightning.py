@@ -337,3 +337,59 @@ def test_two_processes_exchange_less_and_train_and_resume_as_one(tmp_path):
     module = Module(norm=False)
     fit(module, FreezeOutCallback(**SETTINGS))
     check_weights(tmp_path, module.state_dict(), atol=1e-4)
+
+
+class EndFirst(Module):
+    """Defined from the output to the input; its forward runs all of it, or the start alone."""
+
+    def __init__(self, *, whole=True):
+        super().__init__()
+        del self.net
+        torch.manual_seed(0)
+        self.end, self.middle, self.start = (
+            torch.nn.Linear(32, 2),
+            torch.nn.Linear(16, 32),
+            torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Dropout(0.2)),
+        )
+        self.whole = whole
+
+    def forward(self, x):
+        return self.end(self.middle(self.start(x).relu()).relu()) if self.whole else self.start(x)
+
+    def training_step(self, batch, index):
+        return self.loss(self.end(self.middle(self.start(batch[0]).relu()).relu()), batch[1])
+
+    def validation_step(self, batch, index):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:layer . .* is frozen, but its output")  # of the wrong order
+def test_the_first_samples_show_the_order():
+    def run(module, **given):
+        callback = FreezeOutCallback(**SETTINGS, **given)
+        run = trainer(callbacks=[callback])
+        run.fit(module, loader(), loader(32))
+        return callback.scheduler.layers.names, module
+
+    names, module = run(EndFirst())
+    assert names == ("start.0", "middle", "end")
+    also, twin = run(EndFirst(), example=torch.ones(2, 8))
+    assert also == names
+    assert same(module, twin)
+    assert run(EndFirst(whole=False))[0] == ("end", "middle", "start.0")
+    own = EndFirst()
+    own.example_input_array = torch.ones(1, 8)
+    assert run(own)[0] == names
+
+
+@pytest.mark.filterwarnings("ignore:layer . .* is frozen, but its output")  # of the wrong order
+def test_a_checkpoint_of_the_order_of_definition_is_resumed_in_it(tmp_path):
+    """As saved before the first samples showed the order."""
+    callback = FreezeOutCallback(**SETTINGS, layers=["end", "middle", "start.0"])
+    run = trainer(callbacks=[callback], max_epochs=2)
+    run.fit(EndFirst(), loader(), loader(32))
+    run.save_checkpoint(tmp_path / "old.ckpt")
+    callback = FreezeOutCallback(**SETTINGS, total_steps=callback.scheduler.total_steps)
+    again = trainer(callbacks=[callback], max_epochs=2)
+    again.fit(EndFirst(), loader(), loader(32), ckpt_path=tmp_path / "old.ckpt")
+    assert callback.scheduler.layers.names == ("end", "middle", "start.0")

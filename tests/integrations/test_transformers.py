@@ -8,7 +8,7 @@ from freezeout import CheckpointError, FreezeOut, FreezeOutError, FrozenPrefixWa
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from freezeout.integrations.transformers import FreezeOutCallback
 from tests.integrations.stacks.pages import load_example, run_page
@@ -16,6 +16,7 @@ from tests.integrations.stacks.processes import check_weights, launch
 from tests.integrations.stacks.transformers_run import (
     SETTINGS,
     CustomOptimizer,
+    arguments,
     data,
     network,
     trainer,
@@ -311,3 +312,30 @@ def test_two_processes_exchange_less_and_train_and_resume_as_one(tmp_path):
     run = trainer(tmp_path, FreezeOutCallback(**SETTINGS), dropout=0.0, **settings)
     run.train()
     check_weights(tmp_path, run.model.state_dict(), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:layer . .* is frozen, but its output")  # of the wrong order
+def test_the_first_samples_show_the_order(tmp_path):
+    """This network defines its head first; the runs are the same, shuffled, with dropout."""
+    from transformers import CamembertConfig, CamembertForTokenClassification
+
+    def run(**given):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+        config = CamembertConfig(vocab_size=32, intermediate_size=24, pad_token_id=1, **sizes)
+        model = CamembertForTokenClassification(config)
+        rows = [{"input_ids": r["input_ids"], "labels": r["input_ids"] % 2} for r in data()]
+        callback = FreezeOutCallback(**SETTINGS, **given)
+        run = Trainer(model, arguments(tmp_path), train_dataset=rows, callbacks=[callback])
+        run.train()
+        return callback.scheduler.layers.names, model
+
+    names, model = run()
+    blocks = tuple(f"roberta.encoder.layer.{i}" for i in (0, 1))
+    assert names == ("roberta.embeddings", *blocks, "classifier")
+    rows = data()[0]["input_ids"][None]
+    also, twin = run(example={"input_ids": rows})
+    assert also == names
+    assert same(model, twin)
+    _, other = run(layers=["classifier", *names[:3]])
+    assert not same(model, other)

@@ -31,6 +31,7 @@ def test_layers_are_the_sensible_ones_with_and_without_an_example(name):
     assert plain.idle == traced.idle == ()
 
 
+@pytest.mark.filterwarnings("ignore:'auxiliary' looks like a head")
 @every_model
 @pytest.mark.parametrize("with_example", [False, True])
 def test_every_parameter_is_in_exactly_one_layer_and_no_module_in_two(name, with_example):
@@ -112,6 +113,7 @@ def test_the_labs_networks_have_the_layers_of_the_paper(network, count):
         assert {name.partition(".")[0] for name in names(plain[-1])} == {"norm", "classifier"}
 
 
+@pytest.mark.filterwarnings("ignore:'auxiliary' looks like a head")
 def test_the_same_cut_comes_out_every_time():
     def described(layers: Iterable[Layer]) -> list[object]:
         return [(layer.name, names(layer), len(layer.modules)) for layer in layers]

@@ -60,7 +60,8 @@ KEPT = ["1", "2.0", "3.0", "4"]
 WHISPER = "model.encoder.conv1 model.encoder.conv2 model.encoder.layers.0 model.encoder.layers.1"
 WHISPER_DECODER = "model.decoder.embed_positions model.decoder.layers.0 model.decoder.layers.1"
 ALBERT = "albert.embeddings albert.encoder.embedding_hidden_mapping_in"
-ALBERT_BLOCK = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+ALBERT_GROUP = "albert.encoder.albert_layer_groups.0"
+ALBERT_BLOCK = f"{ALBERT_GROUP}.albert_layers.0"
 ALBERT_PARTS = " ".join(f"{ALBERT_BLOCK}.{part}" for part in ("attention", "ffn", "ffn_output"))
 ALBERT_OPENED = f"{ALBERT} {ALBERT_PARTS} albert.pooler classifier"
 BART_ENCODER, BART_DECODER = (
@@ -239,7 +240,7 @@ NETWORKS: dict[str, Network] = {
         hugging_face.albert,
         labelled,
         Cut(ALBERT_OPENED, how="plain", leaks=[Leak(range(2, 5), 1, f"'{ALBERT_BLOCK}.")]),
-        Cut(ALBERT_OPENED, how="example", leaks=[Leak(range(3, 5), 2, f"'{ALBERT_BLOCK}.")]),
+        Cut(f"{ALBERT} {ALBERT_GROUP} albert.pooler classifier", how="example"),
         Cut(
             f"{ALBERT} {ALBERT_BLOCK} albert.pooler classifier",
             layers=[*ALBERT.split(), ALBERT_BLOCK, "albert.pooler", "classifier"],

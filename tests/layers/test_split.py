@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from freezeout import SplitError, split_layers
+from freezeout import FrozenPrefixWarning, SplitError, split_layers
 from tests.layers.convolutional import ConvNet, ConvsThenNorms, MobileNet, PreActNet, ResNet
 from tests.layers.examples import (
     IMAGES,
@@ -147,17 +147,18 @@ def test_with_an_example_a_final_norm_joins_what_is_executed_next():
     layers = split_layers(model, example=example)
     assert layers.names == tuple(
         [f"image.{part}" for part in ("embed", "layers.0", "layers.1")]
-        + ["image_head"]
         + [f"text.{part}" for part in ("embed", "layers.0", "layers.1")]
-        + ["text_head"]
+        + ["image_head"]
     )
-    assert layers.index_of(model.text.norm.weight) == 7
-    assert layers.index_of(model.image.norm.weight) == 3
+    assert layers.index_of(model.text_head.weight) == 6  # both give the output, side by side
+    assert layers.index_of(model.text.norm.weight) == 6
+    assert layers.index_of(model.image.norm.weight) == 6
 
 
 def test_what_never_runs_belongs_to_the_last_layer():
     model = WithAuxiliary().train()
-    assert split_layers(model).names == ("stem", "auxiliary", "body", "head")
+    with pytest.warns(FrozenPrefixWarning, match="'auxiliary' looks like a head beside 'head'"):
+        assert split_layers(model).names == ("stem", "auxiliary", "body", "head")
     layers = split_layers(model, example=INPUT)
     assert layers.names == ("stem", "body", "head")
     assert layers.idle == ("auxiliary.weight", "auxiliary.bias")

@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 
 from freezeout.errors import FreezeOutError
 from freezeout.integrations.common import metrics, same_rates, without_state
+from freezeout.integrations.first_samples import cut_by_samples, first_samples, for_forward
 from freezeout.layers import Layers, LayerSpec
 from freezeout.schedule import Schedule, ScheduleSettings, make_schedule
 from freezeout.scheduler import FreezeOut
@@ -49,7 +50,11 @@ class FreezeOutCallback(Callback):
         schedule: The settings as one object, in place of giving them one by one.
         layers: How to cut the module (see `freezeout.split_layers`), or the result. Names start
             at the `LightningModule`.
-        example: An example input of the module's ``forward``, to find the order of execution.
+        example: An example input of the module's ``forward``, to find the order of execution. By
+            default, and without `layers`, the module's ``example_input_array``, or else what
+            ``forward`` takes of the first two samples of the training data, if they are numbered
+            and ``forward`` then uses all that learns; no sampler is asked for them, and random
+            number generators are put back.
         strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
         total_steps: Length of training in optimizer updates; by default the trainer's
             ``estimated_stepping_batches``, less what it has done in an earlier ``fit``.
@@ -81,7 +86,8 @@ class FreezeOutCallback(Callback):
     ) -> None:
         self.schedule = make_schedule(schedule, settings, type(self))
         self.scheduler: FreezeOut | None = None
-        self._freezeout = partial(FreezeOut, layers=layers, example=example, strict=strict)
+        self._freezeout = partial(FreezeOut, strict=strict)
+        self._cut: dict[str, Any] = {"layers": layers, "example": example}
         self._total_steps = total_steps
         self._fitting = False
         self._resumes_at = 0
@@ -146,6 +152,7 @@ class FreezeOutCallback(Callback):
             pl_module,
             _length(trainer) if self._total_steps is None else self._total_steps,
             schedule=self.schedule,
+            **self._how_to_cut(trainer, pl_module),
         )
         _check_averaging(trainer, self.scheduler)
         if self._saved is not None:
@@ -211,10 +218,32 @@ class FreezeOutCallback(Callback):
         else:
             self._saved = state_dict or None
 
+    def _how_to_cut(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        if any(given is not None for given in self._cut.values()):
+            return self._cut
+        layers = cut_by_samples(pl_module, partial(_example, trainer, pl_module))
+        if layers is not None and any(
+            pl_module.get_parameter(n).requires_grad for n in layers.idle
+        ):
+            layers = None  # training_step does more than forward
+        saved = (self._saved or {}).get("layers")
+        if layers is not None and saved not in (None, list(layers.names)):
+            layers = None  # saved when layers were still in the order of definition
+        return {"layers": layers}
+
     def _log(self, trainer: Trainer) -> None:
         if self.scheduler is not None:
             for logger in trainer.loggers:
                 logger.log_metrics(metrics(self.scheduler), step=trainer.global_step)
+
+
+def _example(trainer: Trainer, pl_module: LightningModule) -> Any:
+    """Return an input of ``forward``: the module's own, or from the training data."""
+    if pl_module.example_input_array is not None:
+        return pl_module.example_input_array
+    loader: Any = trainer.train_dataloader  # None until something asked for its length
+    batches = loader.batch_sampler is not None
+    return for_forward(pl_module, first_samples(loader.dataset, loader.collate_fn, batches=batches))
 
 
 def _is_behind(scheduler: FreezeOut) -> bool:

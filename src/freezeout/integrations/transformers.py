@@ -22,6 +22,7 @@ from typing_extensions import Unpack
 
 from freezeout.errors import FreezeOutError
 from freezeout.integrations.common import metrics, same_rates, without_state
+from freezeout.integrations.first_samples import cut_by_samples, first_samples
 from freezeout.layers import Layers, LayerSpec
 from freezeout.schedule import Schedule, ScheduleSettings, make_schedule
 from freezeout.scheduler import FreezeOut
@@ -46,7 +47,9 @@ class FreezeOutCallback(TrainerCallback):
         schedule: The settings as one object, in place of giving them one by one.
         layers: How to cut the model (see `freezeout.split_layers`), or the result.
         example: An example input of the model, to find the order of execution; a dict of keyword
-            arguments, such as ``{"input_ids": ids}``.
+            arguments, such as ``{"input_ids": ids}``. By default, and without `layers`, the first
+            two samples of the training data, if they are numbered; no sampler is asked for them,
+            and random number generators are put back.
         strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
         **settings: The settings of a `freezeout.Schedule`, one by one, such as ``t0=0.5``;
             ``warmup_steps=0`` stands for the warm-up of the `TrainingArguments`.
@@ -76,7 +79,8 @@ class FreezeOutCallback(TrainerCallback):
     ) -> None:
         self.schedule = make_schedule(schedule, settings, type(self))
         self.scheduler: FreezeOut | None = None
-        self._freezeout = partial(FreezeOut, layers=layers, example=example, strict=strict)
+        self._freezeout = partial(FreezeOut, strict=strict)
+        self._cut: dict[str, Any] = {"layers": layers, "example": example}
         self._trainer: Trainer | None = None
 
     def bind(self, trainer: Trainer) -> None:
@@ -215,8 +219,20 @@ class FreezeOutCallback(TrainerCallback):
             trainer.model,
             total_steps,
             schedule=_with_warmup(self.schedule, trainer.args, total_steps),
+            **self._how_to_cut(trainer),
         )
         return self.scheduler
+
+    def _how_to_cut(self, trainer: Any) -> dict[str, Any]:
+        if any(given is not None for given in self._cut.values()):
+            return self._cut
+        return {"layers": cut_by_samples(trainer.model, partial(_example, trainer))}
+
+
+def _example(trainer: Any) -> Any:
+    """Return a batch as the trainer would give it to the model."""
+    collate = trainer._get_collator_with_removed_columns(trainer.data_collator, "training")
+    return first_samples(trainer.train_dataset, collate)
 
 
 class _Beside:

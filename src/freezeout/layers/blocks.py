@@ -1,31 +1,35 @@
-"""Find the blocks in a module tree, without an example input."""
+"""Find the blocks in a module tree."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
 
+from freezeout.layers.kinds import children, is_block, is_companion, is_norm, size
+from freezeout.layers.stacks import Stacks
+from freezeout.layers.trace import Trace
 from freezeout.layers.units import Atom, Unit
 
 __all__ = ["find_atoms", "group"]
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _STOCK_BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def find_atoms(model: nn.Module) -> list[Atom]:
-    """Return the modules that make up a model: its blocks and what lies between, as defined."""
+def find_atoms(model: nn.Module, seen: Trace | None = None) -> list[Atom]:
+    """Return the modules that make up a model: its blocks and what lies between, as defined.
+
+    Args:
+        model: The model.
+        seen: A forward pass; it shows which blocks run in turn, and what each costs.
+    """
+    stacks = Stacks(model, None if seen is None else seen.ran_in_turn)
     opened = {id(model)}
-    kinds = _block_kinds(model)
     while True:
-        atoms = _latest_only(list(_walk(model, "", opened, kinds)))
-        block = _too_large(atoms, model)
+        atoms = _latest_only(list(_walk(model, "", opened, stacks)))
+        block = _too_large(atoms, model, stacks, seen)
         if block is None:
             return atoms
         opened.add(id(block))
@@ -33,18 +37,23 @@ def find_atoms(model: nn.Module) -> list[Atom]:
 
 def group(atoms: Sequence[Atom]) -> list[Unit]:
     """Group modules into units: norms and modules without parameters join a neighbour."""
+    units = _group(atoms, is_companion)
+    return units if len(units) > 1 else _group(atoms, is_norm)  # a scale may be all there is
+
+
+def _group(atoms: Sequence[Atom], joins: Callable[[nn.Module], bool]) -> list[Unit]:
     units: list[Unit] = []
     waiting: list[tuple[str, nn.Module]] = []  # what belongs to the next unit
     for atom in atoms:
         part = (atom.name, atom.module)
-        if _is_companion(atom.module):
+        if joins(atom.module):
             if not waiting and units and _is_plain(units[-1]):
                 units[-1].parts.append(part)
             else:
                 waiting.append(part)
-        elif _size(atom.module) > 0:
+        elif size(atom.module) > 0:
             feeds = not isinstance(atom.module, nn.Embedding)  # that takes numbers of tokens
-            if units and not feeds and all(_is_companion(module) for _, module in waiting):
+            if units and not feeds and all(joins(module) for _, module in waiting):
                 units[-1].parts += waiting
                 waiting = []
             units.append(Unit([*waiting, part]))
@@ -58,89 +67,16 @@ def group(atoms: Sequence[Atom]) -> list[Unit]:
     if units:
         units[-1].parts += waiting
         return units
-    return [Unit([part]) for part in waiting if _size(part[1]) > 0]
+    return [Unit([part]) for part in waiting if size(part[1]) > 0]
 
 
-def _walk(module: nn.Module, name: str, opened: set[int], kinds: frozenset[type]) -> Iterator[Atom]:
-    for child_name, child in _children(module):
+def _walk(module: nn.Module, name: str, opened: set[int], stacks: Stacks) -> Iterator[Atom]:
+    for child_name, child in children(module):
         full = f"{name}.{child_name}" if name else child_name
-        if id(child) in opened or _opens(child, kinds):
-            yield from _walk(child, full, opened, kinds)
+        if id(child) in opened or stacks.opens(child):
+            yield from _walk(child, full, opened, stacks)
         else:
             yield Atom(full, child, name if isinstance(module, nn.Sequential) else None)
-
-
-def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return name and module of each child, shared ones every time, without parametrizations."""
-    return [
-        (name, child)
-        for name, child in module._modules.items()
-        if child is not None and not (name == "parametrizations" and is_parametrized(module))
-    ]
-
-
-def _opens(module: nn.Module, kinds: frozenset[type]) -> bool:
-    if isinstance(module, _CONTAINERS):
-        return True
-    inner = module.module if isinstance(module, _WRAPPERS) else getattr(module, "_orig_mod", None)
-    if isinstance(inner, nn.Module):  # wrapped or compiled
-        return _opens(inner, kinds)
-    if type(module) in kinds:
-        return False
-    return any(
-        isinstance(stack, _CONTAINERS) and sum(map(_is_block, stack.children())) > 1
-        for stack in module.modules()
-    )
-
-
-def _block_kinds(model: nn.Module) -> frozenset[type]:
-    """Return the classes of which one container holds two with parameters of the same shapes.
-
-    These are blocks, whatever lists they have inside (experts, attention heads). The stages of a
-    network also sit in one container, but each has another width.
-    """
-    kinds = set()
-    for container in model.modules():
-        if isinstance(container, _CONTAINERS):
-            blocks = [child for child in container.children() if _is_block(child)]
-            shapes = Counter((type(block), tuple(_shapes(block).items())) for block in blocks)
-            kinds |= {kind for (kind, _), count in shapes.items() if count > 1}
-            kinds |= {type(one) for one, other in pairwise(blocks) if _alike(one, other)}
-    return frozenset(kinds)
-
-
-def _alike(one: nn.Module, other: nn.Module) -> bool:
-    """Return whether two modules are alike, even if one holds a further parameter deep inside.
-
-    The first block of T5 holds the table of positions for all. A further child, or more items in a
-    list, make it a different module: that is how stages differ.
-    """
-    children = [[(name, type(child)) for name, child in _children(m)] for m in (one, other)]
-    lengths = [
-        {name: len(inner) for name, inner in m.named_modules() if isinstance(inner, _CONTAINERS)}
-        for m in (one, other)
-    ]
-    shapes = [_shapes(m) for m in (one, other)]
-    return (
-        type(one) is type(other)
-        and children[0] == children[1]
-        and lengths[0] == lengths[1]
-        and all(shapes[0][name] == shapes[1][name] for name in shapes[0].keys() & shapes[1].keys())
-    )
-
-
-def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(p.shape) for name, p in module.named_parameters()}
-
-
-def _is_block(module: nn.Module) -> bool:
-    """Return whether a module is more than one convolution or linear map with its norm."""
-    inside = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
-    weights = [m for m in inside if not _is_companion(m)]
-    starts_with_norm = bool(inside) and _is_companion(inside[0])
-    return bool(_children(module)) and (
-        len(weights) > 1 or (len(weights) == 1 and starts_with_norm)
-    )
 
 
 def _latest_only(atoms: list[Atom]) -> list[Atom]:
@@ -158,31 +94,33 @@ def _is_inside(name: str, container: str) -> bool:
     return not container or name.startswith(container + ".")
 
 
-def _is_companion(module: nn.Module) -> bool:
-    """Return whether a module with parameters or statistics only adjusts another one's output."""
-    is_kind = "Norm" in type(module).__name__ or isinstance(module, nn.PReLU)
-    has_state = any(True for _ in (*module.parameters(), *module.buffers()))
-    return is_kind and has_state and not _children(module)
-
-
 def _is_plain(unit: Unit) -> bool:
     """Return whether a unit is a bare convolution, linear map or the like, not a block."""
-    return not any(_children(module) for _, module in unit.parts)
+    return not any(children(module) for _, module in unit.parts if not is_companion(module))
 
 
-def _too_large(atoms: Sequence[Atom], model: nn.Module) -> nn.Module | None:
-    """Return a block that has more than half of all parameters and no other like it."""
-    total = _size(model)
+def _too_large(
+    atoms: Sequence[Atom], model: nn.Module, stacks: Stacks, seen: Trace | None
+) -> nn.Module | None:
+    """Return what has more than half of all parameters, or of the cost, and can be opened.
+
+    That is a stack of blocks, or a block with no other like it; but not one that runs several
+    times, because its parts take turns and none of them is done before the others.
+    """
     kinds = Counter(type(atom.module) for atom in atoms)
     for module in (atom.module for atom in atoms):
-        inside = [child for _, child in _children(module) if _size(child) > 0]
-        only_embeds = all(isinstance(m, nn.Embedding) or _is_companion(m) for m in inside)
-        if isinstance(module, _STOCK_BLOCKS):
+        if isinstance(module, _STOCK_BLOCKS) or not is_block(module):
             continue
-        if not only_embeds and kinds[type(module)] == 1 and 2 * _size(module) > total:
+        if seen is not None and seen.is_called_again(module):
+            continue
+        inside = [child for _, child in children(module) if size(child) > 0]
+        only_embeds = all(isinstance(m, nn.Embedding) or is_companion(m) for m in inside)
+        alone = kinds[type(module)] == 1 and not only_embeds
+        if (alone or stacks.is_stack(module)) and _is_most(module, model, seen):
             return module
     return None
 
 
-def _size(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def _is_most(module: nn.Module, model: nn.Module, seen: Trace | None) -> bool:
+    most_parameters = 2 * size(module) > size(model)
+    return most_parameters or (seen is not None and 2 * seen.cost(module) > seen.cost(model))

@@ -9,10 +9,12 @@ from torch import nn
 
 from freezeout.errors import SplitError
 from freezeout.layers.blocks import find_atoms, group
+from freezeout.layers.heads import join_heads
 from freezeout.layers.layer import Layer, Layers, LayerSpec, learns_at_all, unwrap
 from freezeout.layers.names import cut_by_names
 from freezeout.layers.trace import Trace, trace
 from freezeout.layers.units import Unit
+from freezeout.layers.widths import join_bare_heads, warn_of_heads
 
 __all__ = ["split_layers"]
 
@@ -77,7 +79,7 @@ def split_layers(
         units, seen = _find(model, example)
     else:
         units = cut_by_names(model, layers)
-        seen = None if example is None else trace(model, units, example)
+        seen = None if example is None else trace(model, example)
         if seen is not None:
             units = _in_order(units, seen)
     if not units and seen is not None and any(True for _ in model.children()):
@@ -112,13 +114,14 @@ def _check_parameters(model: nn.Module) -> None:
 
 def _find(model: nn.Module, example: Any) -> tuple[list[Unit], Trace | None]:
     """Return the units of a model in order of definition, or of execution with an example."""
-    atoms = find_atoms(model)
     if example is None:
-        return group(atoms), None
-    seen = trace(model, [atom.unit for atom in atoms], example)
-    placed = [(seen.position(atom.unit), atom) for atom in atoms]
+        units = join_bare_heads(model, group(find_atoms(model)))
+        warn_of_heads(model, units, stacklevel=3)
+        return units, None
+    seen = trace(model, example)
+    placed = [(seen.position(atom.unit), atom) for atom in find_atoms(model, seen)]
     ran = sorted(((t, atom) for t, atom in placed if t is not None), key=lambda pair: pair[0])
-    units = group([atom for _, atom in ran])
+    units = join_heads(model, group([atom for _, atom in ran]), seen)
     if units:
         units[-1].idle += [(atom.name, atom.module) for t, atom in placed if t is None]
     return units, seen

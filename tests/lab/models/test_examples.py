@@ -9,6 +9,7 @@ from torch import nn
 from freezeout.costs import measure_costs
 from freezeout.layers import split_layers
 from tests.lab.models.loading import load, refused
+from tests.layers.real.without_operators import available
 
 # --- Hugging Face: stand-ins -------------------------------------------------------------------
 
@@ -223,7 +224,9 @@ def test_timm_models_tell_their_shape(offer, facts, shape):
 
 
 def test_real_timm(write):
-    pytest.importorskip("timm", exc_type=ImportError)
+    reason = available()
+    if reason is not None:
+        pytest.skip(reason)
     write("import timm\ndef make(): return timm.create_model('resnet10t')")
     made = load("nets:make")
     assert made.example.shape == (2, 3, 176, 176)

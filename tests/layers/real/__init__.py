@@ -1,0 +1,1 @@
+"""Networks of timm, torchvision and transformers: how each is cut, and that it freezes right."""
