@@ -128,6 +128,7 @@ class Freezer:
         self.strict = strict
         self.check = True
         self._depth = 0
+        self._updates = 0  # since the last freeze
         self._verified = True
         self._watch: BoundaryWatch | None = None
         self._outlines = Outlines()
@@ -221,8 +222,15 @@ class Freezer:
         self._keeper.look(everything=True)
 
     def after_update(self) -> None:
-        """Put back what a step has taken away or a wrapper moved; `FreezeOut` calls it."""
+        """Put back what a step has taken away or a wrapper moved; `FreezeOut` calls it.
+
+        What has come into frozen layers is found after 1, 2, 4, 8, ... calls since a freeze, and
+        freezes.
+        """
         self._keeper.after_update()
+        self._updates += 1
+        if self._depth and self._updates & (self._updates - 1) == 0 and self._refresh():
+            self.settle()
 
     def look_ahead(self) -> None:
         """Check the next forward pass with gradients for what would fail once layers freeze.
@@ -284,6 +292,7 @@ class Freezer:
         finally:  # also where a listener raises
             self._companions.settle(self._frozen_modules())
             self._verified = self._depth == 0
+            self._updates = 0
             self._keeper.frozen(self._frozen_parameters(), self._frozen_modules())
             if self._depth and self.check:
                 self._trial = Trial(self.layers.model, self._frozen_modules(), self._outlines)

@@ -14,7 +14,7 @@ import torch
 
 from freezeout.errors import is_number
 
-__all__ = ["NewList", "Part", "split_lists", "walks_beside_groups"]
+__all__ = ["NewList", "Part", "split_lists", "walks_beside_groups", "walks_beside_parameters"]
 
 
 class Part(NamedTuple):
@@ -93,6 +93,16 @@ def walks_beside_groups(optimizer: Any) -> bool:
         len(value) == len(groups) and _by_group(value, groups, parts) is not None
         for _, value in _lists_of(optimizer)
     )
+
+
+def walks_beside_parameters(optimizer: Any) -> bool:
+    """Return whether an optimizer keeps a list with one item for each of its parameters.
+
+    Args:
+        optimizer: Any optimizer.
+    """
+    held = {"params": [p for group in optimizer.param_groups for p in group["params"]]}
+    return any(_one_each(list(value), held) for _, value in _lists_of(optimizer))
 
 
 def _lists_of(holder: Any) -> list[tuple[str, Any]]:

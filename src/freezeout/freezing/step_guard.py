@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from freezeout.freezing.bits import can_read, same_bits
 from freezeout.freezing.holders import holders_of, keeps_tensors
-from freezeout.freezing.lists import walks_beside_groups
+from freezeout.freezing.lists import walks_beside_groups, walks_beside_parameters
 from freezeout.freezing.optimizers import is_inner_step, keeps_parts, makes_state_only
 
 __all__ = ["StepGuard", "Tell", "guard_of"]
@@ -158,7 +158,8 @@ class StepGuard:
         what = "; ".join(dict.fromkeys(touched.values()))
         blind = ", although it did not see them" if self.hides else ""
         self.pins = self.pins or self.hides
-        self.hides = True
+        self.hides = not walks_beside_parameters(optimizer)  # these would no longer fit
+        self.pins = self.pins or not self.hides
         self._put_back_bits(list(touched))
         for key in touched:
             self._forget_state(optimizer, self._frozen[key][1])
