@@ -36,8 +36,8 @@ def cause_of_movement(
         if any(name.endswith(f".{local}") or name == local for local in owner._buffers):
             return (
                 f"{kind} updates its buffers in its forward pass, in evaluation mode too "
-                "(statistics, an observer). Switch that off while it is frozen, or let the module do "
-                "it only where self.training is true."
+                "(statistics, an observer). Switch that off while it is frozen, or let the module "
+                "do it only where self.training is true."
             )
     for optimizer in optimizers:
         if keeps_tensors(optimizer):

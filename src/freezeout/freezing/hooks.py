@@ -64,7 +64,9 @@ class Hook:
             return None
         if self._grad is not None and torch.is_grad_enabled() is not self._grad:
             return None
-        if torch.jit.is_tracing() or getattr(_symbolic_trace, "_is_fx_tracing_flag", False):
+        if torch._C._get_tracing_state() is not None or getattr(
+            _symbolic_trace, "_is_fx_tracing_flag", False
+        ):
             return None
         passed = (args, *more) if self.inputs else more
         return self._action(module, *self._leading, *passed)

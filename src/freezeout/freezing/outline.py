@@ -102,7 +102,7 @@ def is_of_torch(module: nn.Module) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def reads_mode(kind: type[nn.Module]) -> bool:
+def reads_mode(kind: type) -> bool:
     """Return whether any method of a module's class, PyTorch's aside, speaks of ``training``."""
     return any("training" in _words(code) for own in _own_classes(kind) for code in _codes(own))
 
