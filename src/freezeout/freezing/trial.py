@@ -81,7 +81,8 @@ class Trial:
             return False
         if isinstance(module, torch.jit.ScriptModule):
             return False
-        return self._outlines.has(module) or reads_mode(type(module))
+        kind: type = type(module)
+        return self._outlines.has(module) or reads_mode(kind)
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._versions[module] = [(t, _version(t)) for t in tensors_in([args, kwargs])]

@@ -149,7 +149,7 @@ def _lists(module: nn.Module) -> frozenset[str]:
 
 
 def _is_of_sequences(module: nn.Module) -> bool:
-    """Return whether all that a module learns is in three or more numbered sequences alike."""
+    """Return whether all parameters are in three or more numbered sequences of one make."""
     inside = [(name, child) for name, child in children(module) if size(child) > 0]
     makes = {tuple(map(type, child.children())) for _, child in inside}
     return (

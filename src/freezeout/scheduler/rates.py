@@ -140,7 +140,8 @@ class RateScheduler(LRScheduler):
         if together_with is not None:
             self._turns = together_with._turns
         else:
-            self._turns = Turns(self.layers, optimizer) if self._timetable.thresholds else None
+            freezes = bool(self._timetable.thresholds)
+            self._turns = Turns(self.layers, self.freezer.optimizers) if freezes else None
         take_over(optimizer, sets_rates=self._sets_rates)
         self._group_layers = split_by_layer(optimizer, self.layers) if split else []
         self._base = BaseRates(optimizer, self) if self._sets_rates else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,20 +41,23 @@ class Turns:
 
     Args:
         layers: The layers of the model.
-        optimizer: The optimizer; updates tell something only if it holds all that learns.
+        optimizers: Those of the freezer; the list may grow. A pass that gives gradients only to
+            what others hold (an encoder that a critic trains) says nothing. Updates tell something
+            only if the first of them holds all that learns.
 
     Attributes:
         deepest: How many layers may freeze at most, as far as has been seen.
     """
 
-    def __init__(self, layers: Layers, optimizer: Optimizer) -> None:
+    def __init__(self, layers: Layers, optimizers: Sequence[Optimizer]) -> None:
         self.deepest = len(layers) - 1
         self._layers = layers
         learning = [
             (layer.index, [p for _, p in layer.parameters if p.requires_grad]) for layer in layers
         ]
         self._from_the_end = [(i, ps) for i, ps in reversed(learning) if ps]
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self._optimizers = optimizers
+        held = _held(optimizers[:1])
         self._holds_all = all(id(p) in held for _, ps in learning for p in ps)
         self._passes = 0
         self._task = -1
@@ -99,8 +102,12 @@ class Turns:
         self._in_pass.add(index)
 
     def _pass_ended(self) -> None:
-        last = max(self._in_pass, default=self.deepest)
-        self._in_pass.clear()
+        seen, self._in_pass = self._in_pass, set()
+        if not self._holds_all:
+            held = _held(self._optimizers)
+            of_layer = dict(self._from_the_end)
+            seen = {i for i in seen if any(id(p) in held for p in of_layer[i])}
+        last = max(seen, default=self.deepest)
         self._passes += 1
         if self._passes >= _PASSES or _is_one_of_several():
             self.close()
@@ -150,6 +157,10 @@ def _end(turns: weakref.ref[Turns]) -> Callable[[], None]:
             alive._pass_ended()
 
     return end
+
+
+def _held(optimizers: Sequence[Optimizer]) -> set[int]:
+    return {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
 
 
 def _is_one_of_several() -> bool:
