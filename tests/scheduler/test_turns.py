@@ -13,7 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from freezeout import CheckpointError, FreezeOut, FrozenPrefixWarning, Schedule, split_layers
+from freezeout import (
+    CheckpointError,
+    FreezeOut,
+    FrozenPrefixWarning,
+    MovementWarning,
+    Schedule,
+    split_layers,
+    unfreeze,
+)
 from freezeout.reference import RateOnly
 from tests.contracts import differing, flags, snapshot
 
@@ -61,11 +69,16 @@ def _train(
         scheduler.step()
 
 
+def _apart(count: int = 2) -> list[Any]:
+    """The cut of somebody who does not know that heads belong together; ours would join them."""
+    return ["trunk.0", "trunk.2", *(f"heads.{i}" for i in range(count))]
+
+
 def _build(count: int = 2, **options: Any) -> list[Any]:
     model = Heads(count)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    scheduler = FreezeOut(optimizer, model, STEPS, **({"schedule": LINEAR} | options))
-    return [model, optimizer, scheduler]
+    settings = {"schedule": LINEAR, "layers": _apart(count)} | options
+    return [model, optimizer, FreezeOut(optimizer, model, STEPS, **settings)]
 
 
 KINDS: dict[str, tuple[Choose, int]] = {
@@ -151,7 +164,7 @@ def test_its_control_sets_the_same_rates(name: str) -> None:
     for kind in (FreezeOut, RateOnly):
         model = Heads()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-        scheduler: Any = kind(optimizer, model, STEPS, schedule=LINEAR)
+        scheduler: Any = kind(optimizer, model, STEPS, schedule=LINEAR, layers=_apart())
         with pytest.warns(FrozenPrefixWarning, match="ended at layer 2"):
             _train([model, optimizer, scheduler], KINDS[name][0])
         assert scheduler.state_dict()["deepest"] == 2
@@ -186,7 +199,7 @@ def _run_blocks(
     before_step: Callable[[int], None] = lambda n: None,
 ) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", FrozenPrefixWarning)
         for n in range(STEPS):
             x, y = _batch(n)
             F.cross_entropy(model(x, skip(n)), y).backward()
@@ -227,7 +240,8 @@ def test_a_last_layer_whose_parameters_were_replaced_is_no_alarm() -> None:
     scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
     model.head.weight = nn.Parameter(model.head.weight.detach().clone())
     model.head.bias = nn.Parameter(model.head.bias.detach().clone())
-    _run_blocks(model, optimizer, scheduler)
+    with pytest.warns(MovementWarning, match="no optimizer holds 'head.weight', 'head.bias'"):
+        _run_blocks(model, optimizer, scheduler)
     assert scheduler.frozen == 4
 
 
@@ -245,6 +259,30 @@ def test_gradients_that_are_gone_before_the_update_is_counted_are_no_alarm() -> 
 
     _run_blocks(model, optimizer, scheduler, before_step=step_head)
     assert scheduler.frozen == 4
+
+
+def test_a_pass_that_trains_what_another_optimizer_holds_is_no_alarm() -> None:
+    """A critic trains the encoder that it shares with an actor; the actor's heads are behind it."""
+    encoder = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8))
+    actor = nn.ModuleDict({"encoder": encoder, "head": nn.Sequential(*Blocks().blocks)})
+    actor_optimizer = torch.optim.SGD(actor["head"].parameters(), lr=0.01)
+    critic = nn.Sequential(encoder, nn.Linear(8, 1))
+    critic_optimizer = torch.optim.SGD(critic.parameters(), lr=0.01)
+    scheduler = FreezeOut(actor_optimizer, actor, STEPS, schedule=LINEAR)
+    with pytest.warns(FrozenPrefixWarning, match="another optimizer") as seen:
+        for n in range(STEPS):
+            x, _ = _batch(n)
+            for loss, optimizer in (
+                (critic(x).mean(), critic_optimizer),
+                (actor["head"](encoder(x).detach()).mean(), actor_optimizer),
+            ):
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            scheduler.step()
+    assert not [w for w in seen if "take turns" in str(w.message)]
+    assert scheduler.frozen == 4
+    assert all(p.requires_grad for p in encoder.parameters())
 
 
 def test_a_generator_behind_a_discriminator_is_no_alarm() -> None:
@@ -323,6 +361,7 @@ def test_a_state_without_it_loads_and_copies_are_not_watched() -> None:
     scheduler.load_state_dict(state | {"last_epoch": 20})
     assert scheduler.frozen == 3
     twin = copy.deepcopy(model)
+    unfreeze(twin)
     freed = torch.optim.SGD(twin.parameters(), lr=0.1)
     FreezeOut(freed, twin, STEPS, schedule=LINEAR)
     with warnings.catch_warnings():
@@ -347,7 +386,7 @@ def test_the_hooks_are_gone_after_the_first_passes_and_where_nothing_freezes() -
 def test_a_pass_of_a_kind_that_comes_late_is_seen_at_its_update() -> None:
     model = Heads()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    scheduler = FreezeOut(optimizer, model, 200, t0=0.7, spacing="linear")
+    scheduler = FreezeOut(optimizer, model, 200, t0=0.7, spacing="linear", layers=_apart())
     with pytest.warns(FrozenPrefixWarning, match="ended at layer 2"):
         _train([model, optimizer, scheduler], lambda n: [0 if n == 120 else 1], stop=200)
     assert scheduler.frozen == 2
@@ -379,10 +418,10 @@ def test_a_compiled_model_is_watched_without_more_graphs(backend: str) -> None:
 def test_long_cuts_are_not_written_out() -> None:
     model = nn.ModuleDict({"trunk": nn.Sequential(*(nn.Linear(4, 4) for _ in range(30)))})
     model["heads"] = nn.ModuleList(nn.Linear(4, 2) for _ in range(2))
-    layers = split_layers(model)
+    layers = split_layers(model, layers=["trunk.*", "heads.*"])
     assert len(layers) == 32
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR, layers=layers)
     with pytest.warns(FrozenPrefixWarning) as seen:
         model["heads"][0](model["trunk"](torch.ones(1, 4))).sum().backward()
     cut = "['trunk.0', 'trunk.1', '...', 'trunk.28', 'trunk.29', ['heads.0', 'heads.1']]"

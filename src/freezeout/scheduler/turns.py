@@ -106,7 +106,8 @@ class Turns:
         if not self._holds_all:
             held = _held(self._optimizers)
             of_layer = dict(self._from_the_end)
-            seen = {i for i in seen if any(id(p) in held for p in of_layer[i])}
+            if not any(id(p) in held for i in seen for p in of_layer[i]):
+                return
         last = max(seen, default=self.deepest)
         self._passes += 1
         if self._passes >= _PASSES or _is_one_of_several():
