@@ -16,6 +16,10 @@ from freezeout.reference import RateOnly
 from tests.contracts import STEPS, differing, make_net, snapshot, train
 from tests.scheduler.steps import LINEAR, group_rates, momentum, set_up
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:parameters that an earlier freeze left frozen learn again"  # what a second phase means
+)
+
 
 class Relative(torch.optim.SGD):
     """Chooses its rates itself, as Adafactor with ``relative_step=True`` does."""
@@ -243,7 +247,7 @@ def test_two_models_of_one_optimizer_are_refused_and_nothing_changes() -> None:
         assert optimizer.param_groups == groups
         both = nn.ModuleList([first, second])
         with pytest.raises(ValueError, match="Put both models into one module"):
-            kind(optimizer, both, 4)
+            kind(optimizer, both, 4, layers=["0.0", "1.0", ["0.1", "1.1"]])
         kind(optimizer, first, 4)  # of the same model: a new phase
         scheduler = kind(optimizer, first, 4)
         scheduler.step(4)

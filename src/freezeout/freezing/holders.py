@@ -10,12 +10,13 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch.optim import Optimizer
 
-from freezeout.wrappers import instances_of
+from freezeout.wrappers import instances_of, subclasses_of
 
 __all__ = [
     "has_hooks",
     "holders_of",
     "keeps_tensors",
+    "note_all",
     "note_wrappers",
     "other_holders",
     "unwrap_optimizer",
@@ -48,7 +49,19 @@ def note_wrappers(optimizer: Any) -> None:
     inner = unwrap_optimizer(optimizer)
     if isinstance(inner, Optimizer):
         _note(optimizer)
-        _search([inner], set())
+        note_all([inner])
+
+
+def note_all(optimizers: Iterable[Optimizer]) -> None:
+    """Remember all that stands around some optimizers at present.
+
+    Nothing is searched for where only PyTorch's own optimizers exist, none of which is a wrapper.
+
+    Args:
+        optimizers: Those that step.
+    """
+    if any(not kind.__module__.startswith("torch.") for kind in subclasses_of(Optimizer)):
+        _search(list(optimizers), set())
 
 
 def _note(optimizer: Any) -> None:

@@ -20,7 +20,7 @@ from freezeout.errors import FrozenPrefixWarning, MovementError, MovementWarning
 from freezeout.freezing.account import Account, name_some, note_run, take_account
 from freezeout.freezing.bits import can_read
 from freezeout.freezing.causes import cause_of_movement, cause_of_standstill
-from freezeout.freezing.holders import has_hooks, note_wrappers, other_holders
+from freezeout.freezing.holders import has_hooks, note_all, other_holders
 from freezeout.freezing.learners import Learners
 from freezeout.freezing.optimizers import is_inner_step, makes_state_only
 from freezeout.freezing.step_guard import StepGuard, guard_of
@@ -51,6 +51,7 @@ class Keeper:
         self._followed: WeakSet[Optimizer] = WeakSet()
         self._others = _Others()
         self._accounted = False
+        self._searched = False
         self._told: set[tuple[str, str]] = set()
         for optimizer in optimizers:
             self.follow(optimizer)
@@ -66,7 +67,6 @@ class Keeper:
             return
         self._followed.add(optimizer)
         note_run(self._model, optimizer)
-        note_wrappers(optimizer)
         if not has_hooks(optimizer):
             return
         if self._witness is not None:
@@ -94,7 +94,10 @@ class Keeper:
             self.follow(optimizer)
         if not self._optimizers:
             return set()
-        account = self._take(search=True)
+        if not self._searched:  # the first freeze; a wrapper is rarely made later
+            self._searched = True
+            note_all(self._optimizers)
+        account = self._take()
         elsewhere = set(account.names("held elsewhere"))
         found = [(name, p) for name, p in parameters if name in elsewhere]
         if found:
@@ -192,16 +195,15 @@ class Keeper:
         if self._guards:
             self._moved(self._witness.update())
 
-    def _take(self, *, search: bool = False) -> Account:
-        """Take the account, and tell what no optimizer holds.
+    def _take(self) -> Account:
+        """Take the account, and tell what no optimizer holds; others are searched for if need be.
 
-        The search for others finds wrappers, too, that were made since. It takes as long as a
-        collection of garbage.
+        A search finds wrappers, too, that were made since.
         """
         left = [p for p in self._model.parameters() if p.requires_grad]
         held = {id(p) for o in self._optimizers for g in o.param_groups for p in g["params"]}
         left = [p for p in left if id(p) not in held]
-        found = other_holders(self._optimizers, left) if left or search else []
+        found = other_holders(self._optimizers, left) if left else []
         others = self._others.alive(found)
         account = take_account(self._model, self._optimizers, others)
         lost = account.names("in no optimizer")

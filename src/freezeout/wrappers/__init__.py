@@ -4,7 +4,7 @@ from freezeout.wrappers.checkpointing import refuse_reentrant
 from freezeout.wrappers.companions import Companions, Replace
 from freezeout.wrappers.compile import Graphs, Region, graphs_of, recompile_trouble, regions
 from freezeout.wrappers.ddp import reduced_elements, rewrap
-from freezeout.wrappers.discovery import instances_of, wrappers_of
+from freezeout.wrappers.discovery import instances_of, subclasses_of, wrappers_of
 from freezeout.wrappers.fsdp import gathered_forms, is_sharded, reshard
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "regions",
     "reshard",
     "rewrap",
+    "subclasses_of",
     "wrappers_of",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from itertools import compress
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -18,7 +19,7 @@ from freezeout.wrappers.ddp import (
     is_retired,
 )
 
-__all__ = ["instances_of", "wrappers_of"]
+__all__ = ["instances_of", "subclasses_of", "wrappers_of"]
 
 T = TypeVar("T")
 
@@ -58,25 +59,39 @@ def _around(model: nn.Module) -> list[DistributedDataParallel]:
 
 
 def instances_of(kind: type[T]) -> list[T]:
-    """Return the live objects of a class and its subclasses: the objects that refer to these.
+    """Return the live objects of a class and its subclasses, found among all objects.
 
-    Leftovers in reference cycles are among them until the garbage collector runs.
+    It takes some 0.1 µs for each object of the process, a twentieth of a second where large
+    frameworks are loaded. Leftovers in reference cycles are found until the garbage collector runs.
 
     Args:
         kind: Any class written in Python.
     """
-    kinds: list[type] = [kind]
-    for known in kinds:
-        below: list[type] = type.__subclasses__(known)
-        kinds += (sub for sub in below if sub not in kinds)
+    kinds = {kind, *subclasses_of(kind)}
     hidden = gc.get_freeze_count() > 0  # gc.freeze() hides what is there from the search
     if hidden:
         gc.unfreeze()
     try:
-        return [o for o in gc.get_referrers(*kinds) if type(o) in kinds]
+        objects = gc.get_objects()
+        return list(compress(objects, map(kinds.__contains__, map(type, objects))))
     finally:
         if hidden:
             gc.freeze()
+
+
+def subclasses_of(kind: type[T]) -> list[type[T]]:
+    """Return all classes below a class.
+
+    Args:
+        kind: Any class.
+    """
+    found: dict[type[T], None] = {}
+    waiting: list[type[T]] = [kind]
+    while waiting:
+        below: list[type[T]] = type.__subclasses__(waiting.pop())
+        waiting += (sub for sub in below if sub not in found)
+        found.update(dict.fromkeys(below))
+    return list(found)
 
 
 def _parameters(wrapper: DistributedDataParallel) -> Iterator[nn.Parameter]:
