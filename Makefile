@@ -52,6 +52,7 @@ docs: $(ALL)  ## run every example of the pages, parse every command, follow eve
 
 bench: $(ALL)  ## step-cost ratios on this machine
 	$(PY) -m benchmarks.step.cost
+	$(PY) -m benchmarks.step.witness
 
 bench-stacks: $(ALL)  ## several processes, torch.compile, trainers, examples; an hour
 	$(PY) -m benchmarks.stacks.ddp
