@@ -1,13 +1,23 @@
 """FreezeOut in Lightning's trainer: as its scheduler, as a callback, resumed, in two processes."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from freezeout import CheckpointError, FreezeOut, FreezeOutError, FrozenPrefixWarning, Schedule
+from freezeout import (
+    CheckpointError,
+    FreezeOut,
+    FreezeOutError,
+    FrozenPrefixWarning,
+    MovementWarning,
+    Schedule,
+)
 
 pytest.importorskip("lightning.pytorch")
 
 from lightning.pytorch.callbacks import (
+    Callback,
     EarlyStopping,
     LearningRateFinder,
     ModelCheckpoint,
@@ -393,3 +403,16 @@ def test_a_checkpoint_of_the_order_of_definition_is_resumed_in_it(tmp_path):
     again = trainer(callbacks=[callback], max_epochs=2)
     again.fit(EndFirst(), loader(), loader(32), ckpt_path=tmp_path / "old.ckpt")
     assert callback.scheduler.layers.names == ("end", "middle", "start.0")
+
+
+@pytest.mark.parametrize("witness", [True, False])
+def test_who_writes_to_a_frozen_layer_is_told_of_it(witness):
+    class Meddle(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            if trainer.global_step == 20:  # the first layer froze after step 16
+                with torch.no_grad():
+                    pl_module.net[0].weight.add_(1.0)
+
+    told = pytest.warns(MovementWarning, match=r"moved: 'net\.0\.weight'")
+    with told if witness else nullcontext():
+        fit(Module(), FreezeOutCallback(witness=witness, **SETTINGS), Meddle())

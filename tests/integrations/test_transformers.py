@@ -1,9 +1,18 @@
 """FreezeOut in the trainer of transformers: as its scheduler, resumed, in two processes."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from freezeout import CheckpointError, FreezeOut, FreezeOutError, FrozenPrefixWarning, Schedule
+from freezeout import (
+    CheckpointError,
+    FreezeOut,
+    FreezeOutError,
+    FrozenPrefixWarning,
+    MovementWarning,
+    Schedule,
+)
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -220,6 +229,20 @@ def test_checkpointed_backward_stops_at_frozen_layers(tmp_path):
             activation_checkpointing_kwargs={"use_reentrant": True},
             **settings,
         ).train()
+
+
+@pytest.mark.parametrize("witness", [True, False])
+def test_who_writes_to_a_frozen_layer_is_told_of_it(tmp_path, witness):
+    class Meddle(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 12:  # the embeddings froze after step 8
+                with torch.no_grad():
+                    model.bert.embeddings.word_embeddings.weight.add_(1.0)
+
+    run = trainer(tmp_path, FreezeOutCallback(witness=witness, **SETTINGS), Meddle())
+    told = pytest.warns(MovementWarning, match="moved: 'bert.embeddings.word_embeddings.weight'")
+    with told if witness else nullcontext():
+        run.train()
 
 
 def test_loggers_see_it_and_training_again_begins_again(tmp_path):

@@ -56,6 +56,7 @@ class FreezeOutCallback(Callback):
             and ``forward`` then uses all that learns; no sampler is asked for them, and random
             number generators are put back.
         strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
+        witness: Watch the bits of what is frozen and of what should learn (see `FreezeOut`).
         total_steps: Length of training in optimizer updates; by default the trainer's
             ``estimated_stepping_batches``, less what it has done in an earlier ``fit``.
         **settings: The settings of a `freezeout.Schedule`, one by one, such as ``t0=0.5``. With
@@ -81,12 +82,13 @@ class FreezeOutCallback(Callback):
         layers: Layers | Sequence[LayerSpec] | None = None,
         example: Any = None,
         strict: bool = False,
+        witness: bool = True,
         total_steps: int | None = None,
         **settings: Unpack[ScheduleSettings],
     ) -> None:
         self.schedule = make_schedule(schedule, settings, type(self))
         self.scheduler: FreezeOut | None = None
-        self._freezeout = partial(FreezeOut, strict=strict)
+        self._freezeout = partial(FreezeOut, strict=strict, witness=witness)
         self._cut: dict[str, Any] = {"layers": layers, "example": example}
         self._total_steps = total_steps
         self._fitting = False

@@ -51,6 +51,7 @@ class FreezeOutCallback(TrainerCallback):
             two samples of the training data, if they are numbered; no sampler is asked for them,
             and random number generators are put back.
         strict: Raise, rather than warn, if a frozen layer's output still needs a gradient.
+        witness: Watch the bits of what is frozen and of what should learn (see `FreezeOut`).
         **settings: The settings of a `freezeout.Schedule`, one by one, such as ``t0=0.5``;
             ``warmup_steps=0`` stands for the warm-up of the `TrainingArguments`.
 
@@ -75,11 +76,12 @@ class FreezeOutCallback(TrainerCallback):
         layers: Layers | Sequence[LayerSpec] | None = None,
         example: Any = None,
         strict: bool = False,
+        witness: bool = True,
         **settings: Unpack[ScheduleSettings],
     ) -> None:
         self.schedule = make_schedule(schedule, settings, type(self))
         self.scheduler: FreezeOut | None = None
-        self._freezeout = partial(FreezeOut, strict=strict)
+        self._freezeout = partial(FreezeOut, strict=strict, witness=witness)
         self._cut: dict[str, Any] = {"layers": layers, "example": example}
         self._trainer: Trainer | None = None
 

@@ -184,6 +184,7 @@ class Plan:
         layers: Layers | Sequence[LayerSpec] | None = None,
         example: Any = None,
         strict: bool = False,
+        witness: bool = True,
     ) -> FreezeOut:
         """Make the `FreezeOut` scheduler that carries the plan out.
 
@@ -193,6 +194,7 @@ class Plan:
             layers: As they were given to `measure_costs`.
             example: An example input, where the layers were cut with one.
             strict: See `FreezeOut`.
+            witness: See `FreezeOut`.
 
         Raises:
             CostError: If the model's layers are not those that the plan was made for.
@@ -210,6 +212,7 @@ class Plan:
             schedule=self.schedule,
             layers=cut,
             strict=strict,
+            witness=witness,
         )
 
     def check(self, layers: Layers) -> None:
