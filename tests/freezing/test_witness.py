@@ -157,7 +157,7 @@ class Counting(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(8))
+        self.weight = nn.Parameter(torch.ones(1, 8))
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -275,15 +275,72 @@ def test_what_learns_again_may_move() -> None:
     train(model, optimizer, stop=3)
     freezer.set_depth(1)
     before = model[2].weight.detach().clone()
-    train(model, optimizer, stop=3)
+    with pytest.warns(MovementWarning, match="to require a gradient again, and learn: '2.weight'"):
+        train(model, optimizer, stop=3)
+    train(model, optimizer, stop=3)  # once is enough
     freezer.look()
     assert not torch.equal(before, model[2].weight)
+    bias = model[2].bias.detach().clone()
+    freezer.settle()
+    kept = model[2].weight.detach().clone()
+    train(model, optimizer, stop=3)
+    assert torch.equal(kept, model[2].weight)
+    assert torch.equal(bias, model[2].bias)
+
+
+def test_what_is_thawed_by_hand_at_a_rate_of_zero_is_not_told() -> None:
+    model = make_net()
+    optimizer, freezer = frozen(model, 2)
+    freezer.check = False
+    model[2].weight.requires_grad_(True)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = model[2].weight.detach().clone()
+    train(model, optimizer, stop=3)
+    assert torch.equal(before, model[2].weight)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_state_loaded_into_a_part_is_no_movement(inside: bool) -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)), *make_net())
+    optimizer, freezer = frozen(model)
+    train(model, optimizer, stop=3)
+    part = model[0][0] if inside else model[0]
+    part.load_state_dict({k: v + 1 for k, v in part.state_dict().items()})
+    train(model, optimizer, stop=3)
+    freezer.look()
+    in_place(model[0][0].weight)
+    with pytest.warns(MovementWarning, match="'0.0.weight'"):
+        train(model, optimizer, stop=1)
+
+
+def test_weights_and_statistics_that_are_copied_back_are_not_laid_on_the_norm() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), *make_net())
+    optimizer, freezer = frozen(model)
+    assert freezer.layers[0].modules[-1] is model[1]
+    with torch.no_grad():
+        for tensor in (model[0].weight, model[1].running_mean):
+            tensor.add_(0.5)
+    with pytest.warns(MovementWarning, match="Something outside the optimizer's step wrote to"):
+        train(model, optimizer, stop=1)
+
+
+def test_what_the_user_froze_is_moved_by_the_user() -> None:
+    """A target network in a frozen layer, which follows the online network by an average."""
+    model = nn.Sequential(nn.Linear(8, 8), *make_net())
+    model[0].weight.requires_grad_(False)
+    optimizer, freezer = frozen(model)
+    with torch.no_grad():
+        model[0].weight.mul_(0.99)
+    train(model, optimizer, stop=3)
+    freezer.look()
+    assert freezer.account().names("frozen by hand") == ("0.weight",)
     freezer.unfreeze()
     train(model, optimizer, stop=3)
     freezer.look()
 
 
-def test_what_the_user_thaws_may_move() -> None:
+def test_what_the_user_thaws_may_move_and_is_told() -> None:
     model = make_net()
     optimizer, freezer = frozen(model, 2)
     freezer.check = False

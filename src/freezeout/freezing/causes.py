@@ -23,6 +23,10 @@ def cause_of_movement(
         owners: The module that owns each.
         optimizers: Those of the freezer.
     """
+    only_buffers = all(
+        name.rpartition(".")[2] in owners[name]._buffers if name in owners else False
+        for name in names
+    )
     for name in names:
         owner = owners.get(name)
         if owner is None:
@@ -33,7 +37,9 @@ def cause_of_movement(
                 f"{kind} renormalises its weights in its forward pass (max_norm). Renormalise them "
                 "once and set max_norm to None while it is frozen."
             )
-        if any(name.endswith(f".{local}") or name == local for local in owner._buffers):
+        if type(owner).__module__.startswith("torch.nn.modules."):
+            continue  # these change nothing in evaluation mode
+        if only_buffers:
             return (
                 f"{kind} updates its buffers in its forward pass, in evaluation mode too "
                 "(statistics, an observer). Switch that off while it is frozen, or let the module "

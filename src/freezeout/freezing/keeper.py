@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakMethod, WeakSet
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -25,6 +26,7 @@ from freezeout.freezing.learners import Learners
 from freezeout.freezing.optimizers import is_inner_step, makes_state_only
 from freezeout.freezing.step_guard import StepGuard, guard_of
 from freezeout.freezing.witness import Witness
+from freezeout.layers import is_ours
 
 __all__ = ["Keeper"]
 
@@ -55,7 +57,10 @@ class Keeper:
         self._told: set[tuple[str, str]] = set()
         for optimizer in optimizers:
             self.follow(optimizer)
-        self._on_load: RemovableHandle | None = None
+        self._kept: list[tuple[str, nn.Parameter]] = []
+        self._has_loaded = False
+        self._on_load: list[RemovableHandle] = []
+        weakref.finalize(self, _remove_all, self._on_load).atexit = False
 
     def follow(self, optimizer: Optimizer) -> None:
         """Watch an optimizer's updates from now on, for as long as the keeper lives.
@@ -124,12 +129,13 @@ class Keeper:
             modules: The modules of all frozen layers.
         """
         watched = [optimizer for optimizer in self._optimizers if has_hooks(optimizer)]
-        kept = [(name, p) for name, p in parameters if not p.requires_grad]
+        kept = [(name, p) for name, p in parameters if is_ours(self._model, name, p)]
+        self._kept = kept
         if kept or self._guards:
             self._guards = [guard_of(optimizer) for optimizer in watched]
             for guard, optimizer in zip(self._guards, watched, strict=True):
                 guard.watch(kept, optimizer, self._touched)
-        self._follow_loading(bool(kept))
+        self._follow_loading(modules if kept else ())
         if self._witness is not None and watched:
             self._witness.take(self._model, kept, modules)
 
@@ -139,10 +145,17 @@ class Keeper:
         Args:
             everything: Sum up all bits, rather than those that were written to in place.
         """
+        if self._has_loaded:
+            self._has_loaded = False
+            for guard in self._guards:
+                guard.forget_copies()
+            if self._witness is not None:
+                self._witness.take_again()
         for guard in self._guards:
             guard.look()
         if self._witness is not None:
             self._moved(self._witness.look(everything=everything))
+            self._tell_of_thawed()
 
     def after_update(self) -> None:
         """Put back what a wrapper moved, and groups that a step has hidden and then failed."""
@@ -154,22 +167,37 @@ class Keeper:
         for guard in self._guards:
             guard.look()
 
-    def _follow_loading(self, follow: bool) -> None:
-        """Have `_loaded` called, but only while something is frozen: it is a mark on the model."""
-        if follow and self._on_load is None:
-            hook = _Loaded(WeakMethod(self._loaded))
-            self._on_load = self._model.register_load_state_dict_post_hook(hook)
-            weakref.finalize(self, self._on_load.remove).atexit = False
-        elif not follow and self._on_load is not None:
-            self._on_load.remove()
-            self._on_load = None
+    def _follow_loading(self, modules: Sequence[nn.Module]) -> None:
+        """Have `_loaded` called when a state is loaded into one of these, or what is around it."""
+        _remove_all(self._on_load)
+        hook = _Loaded(WeakMethod(self._loaded))
+        for module in modules:
+            if not isinstance(module, torch.jit.ScriptModule):
+                self._on_load.append(module.register_load_state_dict_post_hook(hook))
 
     def _loaded(self) -> None:
-        """Take what was loaded into the model for right: it is no movement."""
-        for guard in self._guards:
-            guard.forget_copies()
-        if self._witness is not None:
-            self._witness.take_again()
+        """Take what was loaded into the model for right at the next look: it is no movement."""
+        self._has_loaded = True
+
+    def _tell_of_thawed(self) -> None:
+        """Tell of frozen parameters that were made to require a gradient, and have a rate."""
+        thawed = {id(p): name for name, p in self._kept if p.requires_grad}
+        if not thawed:
+            return
+        moving = [
+            thawed[id(p)]
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if id(p) in thawed and float(group.get("lr", 1.0) or 0.0) > 0.0
+        ]
+        self._tell(
+            "thawed",
+            moving,
+            "frozen parameters were made to require a gradient again, and learn: {names}. "
+            "freezer.settle() freezes them again; to train them for good, unfreeze the layer "
+            "(freezer.set_depth).",
+        )
 
     def _before(self, optimizer: Optimizer) -> None:
         if not can_read():
@@ -212,7 +240,7 @@ class Keeper:
                 "lost",
                 lost,
                 "no optimizer holds {names}, although a gradient is required there: "
-                f"{100 * account.share('in no optimizer'):.2g} % of the model never learns. Give "
+                f"{_share(account.share('in no optimizer'))} of the model never learns. Give "
                 "all to the optimizer, or to another one with together_with=; if it is to stay as "
                 "it is, say so with requires_grad_(False).",
             )
@@ -260,6 +288,15 @@ class Keeper:
         if self._strict:
             raise error(message)
         warnings.warn(message, warning, stacklevel=2)
+
+
+def _remove_all(handles: list[RemovableHandle]) -> None:
+    while handles:
+        handles.pop().remove()
+
+
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %" if fraction >= 0.1 else f"{100 * fraction:.2g} %"
 
 
 class _Others:

@@ -16,8 +16,13 @@ _NAME_THEM = (
     "Name the layers so that all that feeds a frozen layer comes before it, and what runs several "
     "times is one layer (layers=...), or pass example=... for the true order of execution."
 )
+_TIED = (
+    "It is tied, so it learns until its last user freezes. Gradients are right; untie it to save "
+    "more."
+)
 _AGAIN = (
-    "The next freeze freezes them again, and freezer.settle() does at once. Leave requires_grad of "
+    "They learn where their rate is above 0. The next freeze freezes them again, and "
+    "freezer.settle() does at once. Leave requires_grad of "
     "frozen layers alone (with PEFT, set_adapter() and the end of disable_adapter() switch it on)."
 )
 _NEW = (
@@ -60,6 +65,8 @@ def find_leak(layers: Layers, depth: int, output: torch.Tensor) -> Leak | None:
     forms = gathered_forms(model)
     before = {id(p) for layer in layers for _, p in layer.parameters}
     layers.refresh(forms)
+    tied = {name for names_of in layers.ties for name in names_of}
+    only_ties = True
     active: list[str] = []
     again: list[str] = []
     new: list[str] = []
@@ -72,13 +79,15 @@ def find_leak(layers: Layers, depth: int, output: torch.Tensor) -> Leak | None:
             is_active = index is None or index >= depth
             found = active if is_active else again if id(known) in before else new
             found.append(f"{name!r} (layer {index})")
+            only_ties = only_ties and name in tied
         elif isinstance(leaf, nn.Parameter):
             others = True
         elif leaf is not output:  # or made by requires_grad_() on what a frozen module gave
             shape = tuple(leaf.shape)
             return Leak(f"an input of shape {shape} that itself requires a gradient", _INPUT)
     if active:
-        return Leak(f"active parameters that feed it: {_some(active)}", _NAME_THEM)
+        advice = _TIED if only_ties else _NAME_THEM
+        return Leak(f"active parameters that feed it: {_some(active)}", advice)
     if again:
         made = f"frozen parameters that were made to require a gradient again: {_some(again)}"
         return Leak(made, _AGAIN)

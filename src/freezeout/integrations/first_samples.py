@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from freezeout.errors import FrozenPrefixWarning
 from freezeout.layers import Layers, split_layers
 
 __all__ = ["cut_by_samples", "first_samples", "for_forward"]
@@ -38,7 +39,20 @@ def cut_by_samples(model: nn.Module, take: Callable[[], Any]) -> Layers | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the trainer comes by all of this again
-            return split_layers(model, example=_moved(take(), device))
+            example = _moved(take(), device)
+    except Exception as error:
+        warnings.warn(
+            f"no example could be taken from the training data ({type(error).__name__}), as from a "
+            "stream, so layers are in the order of their definition. Pass example=, an input, or "
+            "layers= if the model runs in another order.",
+            FrozenPrefixWarning,
+            stacklevel=4,
+        )
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return split_layers(model, example=example)
     except Exception:  # data, collation and forward are the user's: anything may be raised
         return None
 

@@ -74,8 +74,8 @@ def _other_head(units: Sequence[Unit]) -> str | None:
             one, other = _main_name(units[i]), _main_name(units[-1])
             return (
                 f"{one!r} looks like a head beside {other!r}, and only the last layer never "
-                "freezes. Give example=, which shows it, or name the layers, both as the last "
-                f"one: layers=[..., ({one!r}, {other!r})]."
+                "freezes. Give example=, which shows what it is, or if it is a head name both as "
+                f"the last layer: layers=[..., ({one!r}, {other!r})]."
             )
     return None
 
