@@ -7,6 +7,7 @@ PY := $(VENV)/bin/python
 LAB := $(VENV)/.ready-lab
 ALL := $(VENV)/.ready
 NETWORKS := $(VENV)/networks
+REAL := tests/layers/test_real_networks.py
 # Without --no-compile pip compiles all of torch, most of which no run imports.
 INSTALL = $(PY) -m pip install --quiet --no-compile -c constraints.txt
 
@@ -30,7 +31,7 @@ test: $(ALL)  ## the default tests, two at a time, each in one thread
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: $(ALL)  ## the tests too slow for every run
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m "slow and not gpu" --ignore $(REAL)
 
 # torchvision and timm lie apart from .venv (see the extra "networks" in pyproject.toml); without
 # their requirements, which .venv has, so that no other torch and no CUDA package comes along.
@@ -39,7 +40,7 @@ $(NETWORKS): pyproject.toml constraints.txt | $(ALL)
 	@touch $@
 
 test-networks: $(NETWORKS)  ## how real networks of timm, torchvision and transformers are cut
-	OMP_NUM_THREADS=1 PYTHONPATH=$(NETWORKS) $(PY) -m pytest -m slow tests/layers/test_real_networks.py
+	OMP_NUM_THREADS=1 PYTHONPATH=$(NETWORKS) $(PY) -m pytest -n 2 -m slow $(REAL)
 	OMP_NUM_THREADS=1 PYTHONPATH=$(NETWORKS) $(PY) -m pytest tests/lab/models/test_examples.py -k timm
 
 check: $(ALL)  ## lint, format, types
