@@ -8,7 +8,7 @@ flag as asked. What is inside it, norms and dropout, is in evaluation mode all t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -141,15 +141,21 @@ def _as_in_training(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> 
 
 
 def _run_again(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Run a module's forward pass, and refuse it if that changes a buffer."""
-    before = [(name, b, b.detach().clone()) for name, b in module.named_buffers()]
+    """Run a module's forward pass, and refuse it if that changes a buffer or a parameter."""
+    before = [(name, t, t.detach().clone()) for name, t in _named_tensors(module)]
     with unwatched():
         output = module.forward(*args, **kwargs)
-    now = dict(module.named_buffers())
-    for name, buffer, value in before:
-        if now.get(name) is not buffer or not same_bits(buffer, value):
-            _refuse(module, f"also changes its buffer {name!r} in training mode")
+    now = dict(_named_tensors(module))
+    for name, tensor, value in before:
+        if now.get(name) is not tensor or not same_bits(tensor, value):
+            kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+            _refuse(module, f"also changes its {kind} {name!r} in training mode")
     return output
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_buffers()
+    yield from module.named_parameters()
 
 
 def _refuse(module: nn.Module, why: str) -> None:
