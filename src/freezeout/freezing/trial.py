@@ -98,7 +98,7 @@ class Trial:
         """Return another output if the module must keep its own flag, and ``None`` otherwise."""
         guard = guard_of(module)
         inputs = self._versions.pop(module, [])
-        if guard is None or not guard.wanted:  # thawed; or a pass to evaluate
+        if guard is None or not guard.due:  # thawed; or a pass to evaluate
             return None
         if getattr(called, "_is_replica", False):  # of DataParallel, for one pass on one device
             return None
@@ -136,7 +136,7 @@ def _as_in_training(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> 
         for inner in module.modules():
             guard = guard_of(inner)
             if guard is not None and not is_of_torch(inner):  # norms and dropout have no say in it
-                inner.training = guard.wanted
+                inner.training = guard.due
         return outline(module.forward(*given[0], **given[1]))
 
 
