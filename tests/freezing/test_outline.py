@@ -131,3 +131,10 @@ def test_a_class_that_is_parametrized_is_still_its_own() -> None:
 @pytest.mark.parametrize("kind", [Silent, nn.Sequential, nn.Dropout, nn.Module])
 def test_classes_that_do_not(kind: type[nn.Module]) -> None:
     assert not reads_mode(kind)
+
+
+def test_sizes_count_where_asked() -> None:
+    for one, other in [(T, T[:1]), ([T], [T, T[:1]]), (Record(T), Record(T[:, :1]))]:
+        assert alike(outline(one), outline(other))
+        assert not alike(outline(one, sizes=True), outline(other, sizes=True))
+    assert alike(outline([T, T], sizes=True), outline([T + 1], sizes=True))

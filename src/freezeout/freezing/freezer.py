@@ -359,7 +359,8 @@ class Freezer:
                 release(optimizer, parameter)
         for module in self._still(layer):
             stop_changes(module)
-            stay_in_eval(module, wanted=module.training or (came_late and model.training))
+            wanted = module.training or (came_late and model.training)
+            stay_in_eval(module, wanted=wanted, root=model)
 
     def _unfreeze(self, layer: Layer) -> None:
         self._spared.difference_update(id(p) for _, p in layer.parameters)

@@ -16,26 +16,27 @@ from torch import nn
 __all__ = ["Outlines", "alike", "is_of_torch", "outline", "reads_mode"]
 
 
-def outline(value: Any) -> Any:
+def outline(value: Any, *, sizes: bool = False) -> Any:
     """Return a value's structure: types, fields and keys, and of tensors the rank and data type.
 
     How many items a list has may depend on the data, so only their different kinds are kept.
 
     Args:
         value: What a module returns.
+        sizes: Whether to keep the shape of tensors, too: to compare two runs on the same input.
     """
-    kind = type(value)
+    kind, inner = type(value), functools.partial(outline, sizes=sizes)
     if isinstance(value, torch.Tensor):
-        return torch.Tensor, value.ndim, value.dtype
+        return torch.Tensor, tuple(value.shape) if sizes else value.ndim, value.dtype
     if isinstance(value, Mapping):
-        return kind, {key: outline(item) for key, item in value.items()}
+        return kind, {key: inner(item) for key, item in value.items()}
     if isinstance(value, list):
-        return list, _different(map(outline, value))
+        return list, _different(map(inner, value))
     if isinstance(value, tuple):
-        return kind, tuple(map(outline, value))
+        return kind, tuple(map(inner, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return kind, {field.name: outline(getattr(value, field.name)) for field in fields}
+        return kind, {field.name: inner(getattr(value, field.name)) for field in fields}
     return kind
 
 

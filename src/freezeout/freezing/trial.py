@@ -1,14 +1,15 @@
 """Try out whether parts that freeze return something else in evaluation mode.
 
 A detector's proposal network returns losses while it trains, other networks auxiliary outputs; in
-evaluation mode they drop them, and the loop that trains the rest breaks. Such a part keeps its own
-flag as asked. What is inside it, norms and dropout, is in evaluation mode all the same.
+evaluation mode they drop them, and the loop that trains the rest breaks; what learns behind a part
+that returns another size would learn on that. Such a part keeps its own flag as asked. What is
+inside it, norms and dropout, is in evaluation mode all the same.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -36,8 +37,9 @@ __all__ = ["Trial"]
 class Trial:
     """Look at the first training pass of each frozen part: has its output the usual structure?
 
-    The usual one is known from a training pass before the freeze. Otherwise, parts whose class
-    speaks of ``training`` are run once more as in training, without a trace.
+    The usual one is known from a training pass before the freeze. Parts with another one are run
+    once more as in training, without a trace, and so are those whose class speaks of ``training``:
+    what they return may have another size.
 
     Args:
         model: The model.
@@ -98,30 +100,34 @@ class Trial:
         """Return another output if the module must keep its own flag, and ``None`` otherwise."""
         guard = guard_of(module)
         inputs = self._versions.pop(module, [])
-        if guard is None or not guard.wanted:  # thawed; or a pass to evaluate
+        if guard is None or not guard.due:  # thawed; or a pass to evaluate
             return None
         if getattr(called, "_is_replica", False):  # of DataParallel, for one pass on one device
             return None
         for handle in self._handles.pop(module, []):
             handle.remove()
         guard.tried = True
-        found = outline(output)
-        if self._outlines.fits(module, found):
+        kind: type = type(module)
+        fits = self._outlines.fits(module, outline(output))
+        if fits and not reads_mode(kind):
             return None
         try:
-            usual = _as_in_training(module, args, kwargs)
+            usual = _on_the_side(module, args, kwargs, as_asked=True)
+            if alike(outline(output, sizes=True), usual):
+                return None
+            still = _on_the_side(module, args, kwargs)
         except Exception as error:  # its inputs cannot be copied, or were changed by the first run
-            if self._outlines.has(module):
+            if self._outlines.has(module) and not fits:
                 _warn_of_doubt(module, error)
             return None
-        if alike(found, usual):  # it depends on the data then
+        if alike(still, usual):  # it depends on the data or on chance then
             return None
         if any(_version(t) != version for t, version in inputs):
             _refuse(module, "changes its input in place, so it cannot be run again")
         guard.keeps_flag = True
         guard.hold()
         mended = _run_again(module, args, kwargs)
-        if not alike(outline(mended), usual):
+        if not alike(outline(mended, sizes=True), usual):
             guard.keeps_flag = False
             guard.hold()
             _refuse(module, "takes the mode of what is inside it")
@@ -129,27 +135,38 @@ class Trial:
         return mended
 
 
-def _as_in_training(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Return the outline of what a module returns with all modes as asked."""
+def _on_the_side(
+    module: nn.Module, args: Any, kwargs: Mapping[str, Any], *, as_asked: bool = False
+) -> Any:
+    """Return the outline, with sizes, of what a module returns: as it is, or with modes as asked.
+
+    Every run begins with the same random numbers.
+    """
     given = cloned([args, dict(kwargs)])
     with unwatched(), without_trace(module, given):
-        for inner in module.modules():
+        for inner in module.modules() if as_asked else ():
             guard = guard_of(inner)
             if guard is not None and not is_of_torch(inner):  # norms and dropout have no say in it
-                inner.training = guard.wanted
-        return outline(module.forward(*given[0], **given[1]))
+                inner.training = guard.due
+        return outline(module.forward(*given[0], **given[1]), sizes=True)
 
 
 def _run_again(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Run a module's forward pass, and refuse it if that changes a buffer."""
-    before = [(name, b, b.detach().clone()) for name, b in module.named_buffers()]
+    """Run a module's forward pass, and refuse it if that changes a buffer or a parameter."""
+    before = [(name, t, t.detach().clone()) for name, t in _named_tensors(module)]
     with unwatched():
         output = module.forward(*args, **kwargs)
-    now = dict(module.named_buffers())
-    for name, buffer, value in before:
-        if now.get(name) is not buffer or not same_bits(buffer, value):
-            _refuse(module, f"also changes its buffer {name!r} in training mode")
+    now = dict(_named_tensors(module))
+    for name, tensor, value in before:
+        if now.get(name) is not tensor or not same_bits(tensor, value):
+            kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+            _refuse(module, f"also changes its {kind} {name!r} in training mode")
     return output
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_buffers()
+    yield from module.named_parameters()
 
 
 def _refuse(module: nn.Module, why: str) -> None:

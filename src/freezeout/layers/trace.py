@@ -150,7 +150,7 @@ def _index(units: Sequence[Unit]) -> dict[int, int]:
 def trace(model: nn.Module, example: Any) -> Trace:
     """Run the model once on an example and note what is used when.
 
-    The model is left as it was: modes, buffers and random state are put back.
+    The model is left as it was: modes, buffers, attributes and random state are put back.
 
     Args:
         model: The model, on the same device as the example.
@@ -163,7 +163,7 @@ def trace(model: nn.Module, example: Any) -> Trace:
     args, kwargs = call_arguments(example)
     try:
         with (
-            undisturbed(model),
+            undisturbed(model, (args, kwargs)),
             _watching(model, seen),
             uncompiled(),
             torch.no_grad(),

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import torch
 from torch import nn
+
+from freezeout.layers.restoring import put_back
 
 __all__ = ["undisturbed"]
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run in evaluation mode, then put back modes, buffers and random state."""
-    modes = [(module, module.training) for module in model.modules()]
-    registers = [(module, dict(module._buffers)) for module in model.modules()]
-    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.is_cuda}
-    with torch.random.fork_rng(devices=[d.index for d in devices]):
-        for module, _ in modes:
+def undisturbed(model: nn.Module, inputs: Any = ()) -> Iterator[None]:
+    """Run in evaluation mode, then put back modes, buffers, attributes and random state."""
+    with put_back(model, inputs):
+        for module in model.modules():
             module.training = False
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            for module, register in registers:  # a forward pass may replace a buffer
-                module._buffers.clear()
-                module._buffers.update(register)
-            with torch.no_grad():
-                for buffer, value in values:
-                    if not torch.equal(buffer, value):  # one that is expanded cannot be written
-                        buffer.copy_(value)
+        yield
