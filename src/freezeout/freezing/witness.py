@@ -28,7 +28,7 @@ class _Watched:
         self.is_buffer = local in owner._buffers
         self.tensor: torch.Tensor | None = None
         self.kind: tuple[Any, ...] = ()
-        self.digest = 0
+        self.digest: int | None = None
 
     def now(self) -> torch.Tensor | None:
         """Return the tensor that is in the place now, if it is frozen and can be summed up."""
@@ -45,7 +45,7 @@ class _Watched:
         self.tensor = tensor = self.now()
         if tensor is None:
             return False
-        self.kind = (type(tensor), tensor.dtype, tensor.shape, tensor.device)
+        self.kind = (type(tensor), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
         return True
 
 
@@ -65,7 +65,9 @@ class Witness:
         parameters: Sequence[tuple[str, nn.Parameter]],
         modules: Sequence[nn.Module],
     ) -> None:
-        """Watch what is frozen now, from now on.
+        """Watch what is frozen now, from now on; what was watched before keeps its sums.
+
+        So a write since the last look is not taken for right, and only what is new is summed up.
 
         Args:
             model: The model, without wrappers.
@@ -75,16 +77,25 @@ class Witness:
         known: set[int | str] = {id(p) for _, p in parameters}
         known.update(name for name, _ in parameters)
         still = {id(module) for module in modules}
-        self._watched = []
+        seen = {id(w.tensor): w for w in self._watched}
+        versions = dict(zip(map(id, self._counted), self._versions, strict=True))
+        found: list[_Watched] = []
         for path, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):  # its tables know names alone
                 continue
             prefix = f"{path}." if path else ""
             own = [n for n, p in module._parameters.items() if {id(p), prefix + n} & known]
             own += module._buffers if id(module) in still else ()
-            self._watched += [_Watched(prefix + local, module, local) for local in own]
+            found += [_Watched(prefix + local, module, local) for local in own]
         self._updates, self._next = 0, 1
-        self.take_again()
+        self._watched = [watched for watched in found if watched.look()]
+        for watched in self._watched:
+            earlier = seen.get(id(watched.tensor))
+            if earlier is not None and earlier.kind == watched.kind:
+                watched.digest = earlier.digest
+        self._note([watched for watched in self._watched if watched.digest is None])
+        self._count_versions()
+        self._versions = [versions.get(id(t), t._version) for t in self._counted]
 
     def take_again(self) -> None:
         """Take the bits as they are now for right."""
