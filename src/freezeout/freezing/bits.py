@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 __all__ = ["can_read", "digests", "has_bits", "local_part", "same_bits"]
 
@@ -23,12 +24,26 @@ def can_read() -> bool:
 def has_bits(tensor: torch.Tensor) -> bool:
     """Return whether the bits of a tensor can be read here: it is dense and of an ordinary kind.
 
+    A subclass of a parameter is ordinary, too, as long as PyTorch's operators see a plain tensor.
+
     Args:
         tensor: Any tensor.
     """
-    ordinary = type(tensor) in (torch.Tensor, nn.Parameter) or hasattr(tensor, "_local_tensor")
+    ordinary = _is_plain(type(tensor)) or hasattr(tensor, "_local_tensor")
     return (
-        ordinary and tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
+        ordinary
+        and tensor.layout is torch.strided
+        and not (tensor.is_meta or tensor.is_quantized or is_lazy(tensor))
+    )
+
+
+def _is_plain(kind: type[torch.Tensor]) -> bool:
+    if kind in (torch.Tensor, nn.Parameter):
+        return True
+    return (
+        issubclass(kind, nn.Parameter)
+        and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        and kind.__torch_function__ is nn.Parameter.__torch_function__
     )
 
 
