@@ -322,6 +322,9 @@ class _Others:
         """Return those that have stepped since they were first found, or are found just now."""
         alive = []
         for optimizer in found:
+            if type(optimizer).__hash__ is None:  # it cannot be remembered
+                alive.append(optimizer)
+                continue
             steps = self._steps.get(optimizer)
             if steps is None:
                 self._steps[optimizer] = steps = [1]
