@@ -165,3 +165,93 @@ def test_leftovers_in_circles_hold_nothing() -> None:
         assert other_holders([ours], model.parameters()) == [kept]
     finally:
         gc.enable()
+
+
+class Delegating(Optimizer):
+    """Pass everything on to an optimizer that it does not have yet when its arguments are wrong."""
+
+    def __init__(self, inner: Optimizer) -> None:
+        self.check()
+        self.engine = inner
+
+    def check(self) -> None:
+        raise ValueError("a wrong setting")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+
+class NotSetUp(SGD):
+    """Have properties that can be read later alone."""
+
+    @property
+    def base_optimizer(self) -> Any:
+        raise RuntimeError("not set up yet")
+
+
+class ByValue(SGD):
+    """Compare by value, which takes the hash away."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SGD) and self.defaults == other.defaults
+
+
+class ByValueWithHash(ByValue):
+    """Compare by value, and have a hash."""
+
+    def __hash__(self) -> int:
+        return 1
+
+
+class Slots:
+    """Have no room for a weak reference."""
+
+    __slots__ = ("optimizer",)
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+
+def runs(optimizer: Any, model: torch.nn.Module) -> None:
+    scheduler = FreezeOut(optimizer, model, STEPS, **SETTINGS)
+    at = bits_at_the_freeze(scheduler)
+    train(model, getattr(optimizer, "optimizer", optimizer), scheduler)
+    assert scheduler.frozen == 2
+    assert moved(model, at) == []
+
+
+def test_what_is_half_made_elsewhere_is_no_concern() -> None:
+    with pytest.raises(ValueError, match="wrong setting") as kept:  # its frames keep it alive
+        Delegating(SGD(make_net().parameters(), lr=0.1))
+    model = make_net()
+    runs(SGD(model.parameters(), lr=0.02), model)
+    assert kept.value.__traceback__ is not None
+
+
+def test_properties_that_raise_are_no_concern() -> None:
+    other = NotSetUp(make_net().parameters(), lr=0.1)
+    model = make_net()
+    runs(SGD(model.parameters(), lr=0.02), model)
+    [found] = other_holders([], other.param_groups[0]["params"])
+    assert found is other
+
+
+def test_wrappers_without_weak_references_are_looked_through() -> None:
+    model = make_net()
+    runs(Slots(SGD(model.parameters(), lr=0.02)), model)
+
+
+@pytest.mark.parametrize("kind", [ByValue, ByValueWithHash])
+def test_optimizers_that_compare_by_value_are_refused_in_words(kind: Any) -> None:
+    model = make_net()
+    with pytest.raises(TypeError, match=f"equal to itself alone, but {kind.__name__} compares"):
+        FreezeOut(kind(model.parameters(), lr=0.1), model, STEPS)
+
+
+def test_another_optimizer_that_compares_by_value_is_found() -> None:
+    model = make_net()
+    other = ByValue(model[0].parameters(), lr=0.1)
+    scheduler = FreezeOut(SGD(model[2:].parameters(), lr=0.02), model, STEPS, **SETTINGS)
+    account = scheduler.freezer.account()
+    assert account.names("held elsewhere") == ("0.weight", "0.bias")
+    assert other_holders(scheduler.freezer.optimizers, model[0].parameters()) == [other]

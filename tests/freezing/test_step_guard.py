@@ -10,6 +10,7 @@ from torch.optim import SGD
 
 from freezeout import FreezeOut, Freezer, MovementError, MovementWarning, split_layers
 from freezeout.freezing.step_guard import guard_of
+from tests.contracts import bits
 from tests.freezing.optimizers import (
     SETTINGS,
     STEPS,
@@ -225,3 +226,38 @@ def test_a_step_within_a_step_counts_once(kind: Any) -> None:
     train(model, optimizer, scheduler, stop=5)
     assert scheduler.progress == 5 / STEPS
     assert scheduler.frozen == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("kind", [DecayAll, DecayRemembered, ZeroFillingLists])
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_first_step_that_is_interrupted_leaves_nothing_moved(
+    kind: Any, error: type[BaseException], looks: bool
+) -> None:
+    class Interrupted(kind):  # type: ignore[misc]
+        breaks = False
+
+        def step(self, closure: Any = None) -> None:
+            super().step(closure)
+            if self.breaks:
+                self.breaks = False
+                raise error
+
+    model = make_net()
+    optimizer = Interrupted(model.parameters(), lr=0.02)
+    freezer = Freezer(split_layers(model), optimizer)
+    train(model, optimizer, stop=3)
+    freezer.set_depth(1)
+    frozen, learning = bits(model[0].weight), bits(model[2].weight)
+    optimizer.breaks = True
+    with pytest.raises(error):
+        train(model, optimizer, stop=1)
+    assert not torch.equal(frozen, bits(model[0].weight))
+    if looks:
+        freezer.look()
+        assert torch.equal(frozen, bits(model[0].weight))
+    with pytest.warns(MovementWarning, match="a step of Interrupted reached frozen") as caught:
+        train(model, optimizer, stop=5)
+    assert len(caught) == 1
+    assert torch.equal(frozen, bits(model[0].weight))
+    assert not torch.equal(learning, bits(model[2].weight))

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, split_layers, unfreeze
-from freezeout.layers import FROZEN, is_ours
+from freezeout.layers import FROZEN, freeze_parameter, is_ours, thaw_parameters
 from tests.contracts import differing, flags, snapshot
 from tests.freezing.surgery import learning, linear_net, start, train
 
@@ -225,3 +225,24 @@ def test_marks_of_pruned_weights_hold_for_an_assigned_state() -> None:
     assert not model[0].weight_orig.requires_grad
     unfreeze(model)
     assert all(flags(model).values())
+
+
+@pytest.mark.parametrize("convert", [nn.Module.double, nn.Module.bfloat16])
+def test_frozen_parameters_can_be_swapped_in_a_conversion(convert: Any) -> None:
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        by_hand = model[0].bias.requires_grad_(False)
+        for name, parameter in model[0].named_parameters(prefix="0"):
+            freeze_parameter(model, name, parameter)
+        convert(model)
+        weight = model[0].weight
+        assert weight.dtype != torch.float32
+        assert is_ours(model, "0.weight", weight)
+        assert not is_ours(model, "0.bias", by_hand)
+        twin = copy.deepcopy(model)
+        for each in (twin, model):
+            thaw_parameters(each, list(each.named_parameters()))
+            assert [p.requires_grad for p in each.parameters()] == [True, False, True, True]
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)

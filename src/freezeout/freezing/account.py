@@ -174,7 +174,7 @@ def check_thawed(model: nn.Module, optimizer: Optimizer) -> None:
     earlier = _RUNS.get(model, WeakSet())
     others = other_holders([optimizer], [p for _, p in named])
     if optimizer not in earlier:  # those of an earlier run may still be there, and do nothing
-        others = [other for other in others if other not in earlier]
+        others = [other for other in others if all(other is not e for e in earlier)]
     held = _held(others)
     missing = [name for name, p in named if id(p) not in held]
     if missing:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 __all__ = ["can_read", "digests", "has_bits", "local_part", "same_bits"]
 
@@ -23,12 +24,26 @@ def can_read() -> bool:
 def has_bits(tensor: torch.Tensor) -> bool:
     """Return whether the bits of a tensor can be read here: it is dense and of an ordinary kind.
 
+    A subclass of a parameter is ordinary, too, as long as PyTorch's operators see a plain tensor.
+
     Args:
         tensor: Any tensor.
     """
-    ordinary = type(tensor) in (torch.Tensor, nn.Parameter) or hasattr(tensor, "_local_tensor")
+    ordinary = _is_plain(type(tensor)) or hasattr(tensor, "_local_tensor")
     return (
-        ordinary and tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
+        ordinary
+        and tensor.layout is torch.strided
+        and not (tensor.is_meta or tensor.is_quantized or is_lazy(tensor))
+    )
+
+
+def _is_plain(kind: type[torch.Tensor]) -> bool:
+    if kind in (torch.Tensor, nn.Parameter):
+        return True
+    return (
+        issubclass(kind, nn.Parameter)
+        and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        and kind.__torch_function__ is nn.Parameter.__torch_function__
     )
 
 
@@ -54,31 +69,59 @@ def same_bits(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:
 
 
 def digests(tensors: Sequence[torch.Tensor]) -> list[int]:
-    """Return a number for each tensor that depends on every bit of it and on its place.
+    """Return a number for each tensor that depends on every bit of it, in the order of its memory.
 
-    It is a weighted sum of its integers, which one pass over the memory gives. A device is waited
-    for once.
+    It is a weighted sum of the words of its memory, which are read as they are: a dense tensor is
+    not copied. Any change of a single element shows. A device is waited for once.
 
     Args:
         tensors: Of any kind but sparse.
     """
-    return [int(value) for value in _to_host([_digest(local_part(t)) for t in tensors])]
+    words = [_words(local_part(tensor)) for tensor in tensors]
+    longest: dict[torch.device, int] = {}
+    for whole, _ in words:
+        longest[whole.device] = max(longest.get(whole.device, 0), len(whole) // _ROW)
+    weights = {device: _weights(max(rows, _ROW), device) for device, rows in longest.items()}
+    return [int(v) for v in _to_host([_digest(*each, weights[each[0].device]) for each in words])]
 
 
-def _digest(tensor: torch.Tensor) -> torch.Tensor:
-    values = _integers(tensor)
-    whole = values.numel() // _ROW * _ROW
-    rows, rest = values[:whole].view(-1, _ROW), values[whole:]
-    digest = _weighted(rest.to(torch.int64))
+def _digest(words: torch.Tensor, tail: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Sum up words so that each has an odd weight: then any change of a single one shows."""
+    whole = len(words) // _ROW * _ROW
+    rows, rest = words[:whole].view(-1, _ROW), words[whole:]
+    digest = (rest * weights[: len(rest)]).sum()
     if whole:
-        digest = digest * 31 + _weighted(rows.sum(0, dtype=torch.int64))
-        digest = digest * 31 + _weighted(rows.sum(1, dtype=torch.int64))
+        digest = digest * 31 + (rows.sum(0) * weights[:_ROW]).sum()
+        digest = digest + 2 * (rows.sum(1) * weights[: len(rows)]).sum()
+    if len(tail):
+        places = torch.arange(0, 8 * len(tail), 8, device=tail.device)
+        digest = digest * 31 + (tail.to(torch.int64) << places).sum()
     return digest
 
 
-def _weighted(values: torch.Tensor) -> torch.Tensor:
-    weights = torch.arange(1, 2 * values.numel() + 1, 2, device=values.device)
-    return (values * weights).sum()
+def _weights(count: int, device: torch.device) -> torch.Tensor:
+    """Return odd numbers that look random, so that regular changes do not cancel out."""
+    numbers = torch.arange(1, count + 1, device=device) * -0x61C8864680B583EB  # the golden ratio
+    return (numbers ^ (numbers >> 29)) | 1
+
+
+def _words(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the memory of a tensor in words of eight bytes, and the bytes that are left."""
+    flat = _flat(tensor)
+    if flat.data_ptr() % 8 or flat.storage_offset() * flat.element_size() % 8:
+        flat = flat.clone()  # inside a larger one, where no word begins
+    octets = flat.view(torch.uint8)
+    whole = len(octets) // 8 * 8
+    return octets[:whole].view(torch.int64), octets[whole:]
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the elements of a tensor in one row, in the order of its memory."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    tensor = tensor.resolve_neg()
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.permute(order).contiguous().reshape(-1)
 
 
 def _integers(tensor: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -69,7 +70,8 @@ def _note(optimizer: Any) -> None:
     known = _AROUND.setdefault(inner, [])
     for wrapper in around:
         if all(wrapper is not seen() for seen in known):
-            known.append(ref(wrapper))
+            with suppress(TypeError):  # one with __slots__ cannot be remembered
+                known.append(ref(wrapper))
 
 
 def holders_of(optimizer: Optimizer) -> list[Any]:
@@ -159,7 +161,7 @@ def _chain(optimizer: Any) -> list[Any]:
 
 def _inside(optimizer: Any) -> Optimizer | None:
     for name in _INNER:
-        inner = getattr(optimizer, name, None)
+        inner = _read(optimizer, name)
         if isinstance(inner, Optimizer) and _belong(optimizer, inner):
             return inner
     if isinstance(optimizer, Optimizer) and not has_hooks(optimizer):
@@ -178,7 +180,15 @@ def _belong(outer: Any, inner: Optimizer) -> bool:
 
 
 def _ids(optimizer: Any) -> set[int]:
-    groups = getattr(optimizer, "param_groups", None)  # it may be half made
+    groups = _read(optimizer, "param_groups")
     if not isinstance(groups, list):
         return set()
-    return {id(p) for group in groups for p in group.get("params", ())}
+    return {id(p) for g in groups if isinstance(g, Mapping) for p in g.get("params", ())}
+
+
+def _read(optimizer: Any, name: str) -> Any:
+    """Return an attribute of any optimizer of the process, which may be half made, or ``None``."""
+    try:
+        return getattr(optimizer, name, None)
+    except Exception:  # a property, or a delegation to what is not there
+        return None

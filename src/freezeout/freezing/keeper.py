@@ -21,6 +21,8 @@ from freezeout.errors import FrozenPrefixWarning, MovementError, MovementWarning
 from freezeout.freezing.account import Account, name_some, note_run, take_account
 from freezeout.freezing.bits import can_read
 from freezeout.freezing.causes import cause_of_movement, cause_of_standstill
+from freezeout.freezing.eval_mode import StayInEval
+from freezeout.freezing.eval_mode import guard_of as mode_guard_of
 from freezeout.freezing.holders import has_hooks, note_all, other_holders
 from freezeout.freezing.learners import Learners
 from freezeout.freezing.optimizers import is_inner_step, makes_state_only
@@ -50,6 +52,7 @@ class Keeper:
         self._witness = Witness() if witness else None
         self._learners: WeakKeyDictionary[Optimizer, Learners] = WeakKeyDictionary()
         self._guards: list[StepGuard] = []
+        self._modes: list[StayInEval] = []
         self._followed: WeakSet[Optimizer] = WeakSet()
         self._others = _Others()
         self._accounted = False
@@ -135,6 +138,8 @@ class Keeper:
             self._guards = [guard_of(optimizer) for optimizer in watched]
             for guard, optimizer in zip(self._guards, watched, strict=True):
                 guard.watch(kept, optimizer, self._touched)
+        modes = [mode_guard_of(module) for module in modules if "training" in module.__dict__]
+        self._modes = [guard for guard in modes if guard is not None]
         self._follow_loading(modules if kept else ())
         if self._witness is not None and watched:
             self._witness.take(self._model, kept, modules)
@@ -184,6 +189,8 @@ class Keeper:
         thawed = {id(p): name for name, p in self._kept if p.requires_grad}
         if not thawed:
             return
+        if self._witness is not None:
+            self._witness.leave_thawed()
         moving = [
             thawed[id(p)]
             for optimizer in self._optimizers
@@ -206,6 +213,9 @@ class Keeper:
             self._accounted = True
             self._take()
         self.look()
+        for guard in self._modes:
+            if guard.module.__dict__["training"]:  # set without train()
+                guard.hold()
         learners = self._learners.get(optimizer)
         if learners is not None and not learners.done:
             learners.before(optimizer)
@@ -312,6 +322,9 @@ class _Others:
         """Return those that have stepped since they were first found, or are found just now."""
         alive = []
         for optimizer in found:
+            if type(optimizer).__hash__ is None:  # it cannot be remembered
+                alive.append(optimizer)
+                continue
             steps = self._steps.get(optimizer)
             if steps is None:
                 self._steps[optimizer] = steps = [1]

@@ -57,6 +57,13 @@ def check_optimizer(optimizer: object, hint: str) -> None:
     if not isinstance(optimizer, Optimizer):
         kind = type(optimizer).__name__
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind}. {hint}")
+    if type(optimizer).__eq__ is not object.__eq__ or type(optimizer).__hash__ is None:
+        kind = type(optimizer).__name__
+        raise TypeError(
+            f"optimizer must be equal to itself alone, but {kind} compares by value or has no "
+            "hash, so what belongs to it cannot be told apart. Take __eq__ and __hash__ out of "
+            f"{kind}, or pass the optimizer inside it."
+        )
     if isinstance(optimizer, LBFGS):
         raise TypeError(
             "FreezeOut cannot drive LBFGS: it moves parameters that have no gradient, so frozen "

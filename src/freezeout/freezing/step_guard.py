@@ -53,6 +53,7 @@ class StepGuard:
         self._trial: dict[int, int] = {}  # updates left, by the id of a frozen parameter
         self._copies: dict[int, torch.Tensor] = {}
         self._stepped = False
+        self._open = False  # a step has begun, and is not done
         self._wrapped = False
         self._walks: bool | None = None
         self._hidden: list[tuple[dict[str, Any], list[Any]]] = []
@@ -94,10 +95,16 @@ class StepGuard:
     def forget_copies(self) -> None:
         """Take parameters as they are now for right: a state was loaded into the model."""
         self._copies.clear()
-        self._stepped = False
+        self._stepped = self._open = False
 
     def look(self) -> None:
-        """Put back what moved since the last step: what a wrapper around the optimizer wrote."""
+        """Put back what moved since the last step: what a wrapper around the optimizer wrote.
+
+        A step that was interrupted leaves what it moved, too, and the trial goes on.
+        """
+        if self._open:
+            self._open = False
+            self._put_back_bits(self._moved())
         if not self._stepped:
             return
         self._stepped = False
@@ -135,6 +142,7 @@ class StepGuard:
         if (self._trial or self._copies) and can_read():
             self.look()
             self._copy()
+            self._open = True
         if self.hides:
             self._hide(optimizer)
 
@@ -142,6 +150,7 @@ class StepGuard:
         if is_inner_step(optimizer):
             return
         self.put_back(optimizer)
+        self._open = False
         if not self._copies or not can_read():
             return
         skipped = getattr(optimizer, "found_inf", None)

@@ -7,13 +7,15 @@ freeze and compared after 1, 2, 4, 8, ... updates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from freezeout.freezing.bits import digests, has_bits
+from freezeout.freezing.eval_mode import chooses_only, guard_of
 
 __all__ = ["Witness"]
 
@@ -28,7 +30,7 @@ class _Watched:
         self.is_buffer = local in owner._buffers
         self.tensor: torch.Tensor | None = None
         self.kind: tuple[Any, ...] = ()
-        self.digest = 0
+        self.digest: int | None = None
 
     def now(self) -> torch.Tensor | None:
         """Return the tensor that is in the place now, if it is frozen and can be summed up."""
@@ -36,7 +38,7 @@ class _Watched:
         tensor = place.get(self._local)
         if not isinstance(tensor, torch.Tensor) or tensor.requires_grad:
             return None
-        if self.is_buffer and self.owner.training:
+        if self.is_buffer and _learns_on(self.owner):
             return None
         return tensor if has_bits(tensor) else None
 
@@ -45,8 +47,14 @@ class _Watched:
         self.tensor = tensor = self.now()
         if tensor is None:
             return False
-        self.kind = (type(tensor), tensor.dtype, tensor.shape, tensor.device)
+        self.kind = (type(tensor), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
         return True
+
+
+def _learns_on(module: nn.Module) -> bool:
+    """Return whether a module may change its buffers: it is in training mode, and may be."""
+    guard = guard_of(module)
+    return module.training and (guard is None or guard.keeps_flag or chooses_only(module))
 
 
 class Witness:
@@ -65,7 +73,9 @@ class Witness:
         parameters: Sequence[tuple[str, nn.Parameter]],
         modules: Sequence[nn.Module],
     ) -> None:
-        """Watch what is frozen now, from now on.
+        """Watch what is frozen now, from now on; what was watched before keeps its sums.
+
+        So a write since the last look is not taken for right, and only what is new is summed up.
 
         Args:
             model: The model, without wrappers.
@@ -75,22 +85,36 @@ class Witness:
         known: set[int | str] = {id(p) for _, p in parameters}
         known.update(name for name, _ in parameters)
         still = {id(module) for module in modules}
-        self._watched = []
+        seen = {id(w.tensor): w for w in self._watched}
+        before = dict(zip(map(id, self._counted), self._versions, strict=True))
+        found: list[_Watched] = []
         for path, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):  # its tables know names alone
                 continue
             prefix = f"{path}." if path else ""
             own = [n for n, p in module._parameters.items() if {id(p), prefix + n} & known]
             own += module._buffers if id(module) in still else ()
-            self._watched += [_Watched(prefix + local, module, local) for local in own]
+            found += [_Watched(prefix + local, module, local) for local in own]
         self._updates, self._next = 0, 1
-        self.take_again()
+        self._watched = [watched for watched in found if watched.look()]
+        for watched in self._watched:
+            earlier = seen.get(id(watched.tensor))
+            if earlier is not None and earlier.kind == watched.kind:
+                watched.digest = earlier.digest
+        self._note([watched for watched in self._watched if watched.digest is None])
+        self._count_versions(before)
 
     def take_again(self) -> None:
         """Take the bits as they are now for right."""
         self._watched = [watched for watched in self._watched if watched.look()]
         self._note(self._watched)
         self._count_versions()
+
+    def leave_thawed(self) -> None:
+        """Forget what requires a gradient now: it may move, also if it freezes again."""
+        self._watched = [w for w in self._watched if w.now() is not None]
+        before = dict(zip(map(id, self._counted), self._versions, strict=True))
+        self._count_versions(before)
 
     def look(self, *, everything: bool = False) -> list[str]:
         """Return the names of tensors that were written to in place and have other bits now.
@@ -136,8 +160,8 @@ class Witness:
         for w, digest in zip(watched, digests(tensors), strict=True):
             w.digest = digest
 
-    def _count_versions(self) -> None:
+    def _count_versions(self, before: Mapping[int, int] = MappingProxyType({})) -> None:
         tensors = [w.tensor for w in self._watched if w.tensor is not None]
         parts = [t._local_tensor for t in tensors if hasattr(t, "_local_tensor")]
         self._counted = [t for t in (*tensors, *parts) if not t.is_inference()]
-        self._versions = [t._version for t in self._counted]
+        self._versions = [before.get(id(t), t._version) for t in self._counted]

@@ -48,7 +48,12 @@ class _Mark:
         return None if self._tensor is None else self._tensor()
 
     def bind(self, parameter: nn.Parameter) -> None:
-        """Put the mark on its parameter."""
+        """Put the mark on its parameter, unless conversions are to swap parameters.
+
+        These refuse what has a weak reference; the mark in the owner, by name, must do then.
+        """
+        if torch.__future__.get_swap_module_params_on_conversion():
+            return
         self._tensor = weakref.ref(parameter)
         if type(parameter) is nn.Parameter:  # subclasses have their own ways to copy and pickle
             parameter.__dict__[_CALL] = self
