@@ -308,3 +308,43 @@ def test_an_average_of_the_model_and_a_generator_are_no_business_of_ours() -> No
     assert scheduler.frozen == 2
     assert scheduler.freezer.verified
     assert not any(map(torch.equal, before, generator.parameters()))
+
+
+# --- What two optimizers train -----------------------------------------------------------------
+
+
+def _take_turns(model: nn.Module, other: Any, *, steps: bool = True, strict: bool = False) -> None:
+    """Update with one of the freezer's, then with the other."""
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, STEPS, strict=strict, **SETTINGS)
+    for n in range(STEPS - 1):
+        train(model, optimizer, scheduler, start=n, stop=n + 1)
+        if steps:
+            loss_of(model, n).backward()
+            other.step()
+            other.zero_grad()
+    assert scheduler.frozen == 2
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+@pytest.mark.parametrize("part", [None, 0, 2])
+def test_what_another_optimizer_trains_too_is_told_when_it_freezes(make: Any, part: Any) -> None:
+    model = make_net()
+    other = make((model if part is None else model[part]).parameters(), lr=0.01)
+    with pytest.warns(
+        FrozenPrefixWarning, match=f"also held by another optimizer .{make.__name__}"
+    ):
+        _take_turns(model, other)
+    model = make_net()
+    with pytest.raises(PrefixError, match="together_with= to the second"):
+        _take_turns(model, make(model.parameters(), lr=0.01), strict=True)
+
+
+def test_an_optimizer_that_only_lies_around_or_trains_what_learns_is_not_told() -> None:
+    model = make_net()
+    leftover = Adam(model.parameters())
+    loss_of(model, 0).backward()
+    leftover.step()
+    _take_turns(model, leftover, steps=False, strict=True)
+    model = make_net()
+    _take_turns(model, SGD(model[4].parameters(), lr=0.01), strict=True)

@@ -174,12 +174,11 @@ def test_a_rate_of_a_frozen_layer_stays_zero_and_is_told_once() -> None:
     assert len(seen) == 1
     assert scheduler.base_lrs == [0.1] * 4
     for group in optimizer.param_groups:
-        group["lr"] = 0.02  # all alike: what is done stays at zero, and nothing is said
-    factors = scheduler.factors_at(scheduler.last_epoch)
-    train(model, optimizer, [scheduler], start=7, stop=8)
-    now = scheduler.factors_at(8)
+        group["lr"] = 0.02  # all alike: a base rate, and what is done stays at zero
+    with pytest.warns(UserWarning, match="takes what was set as the base rate"):
+        go_on(model, optimizer, scheduler, start=7, stop=8)
+    assert group_rates(optimizer) == [0.02 * f for f in scheduler.factors_at(8)]
     assert group_rates(optimizer)[:2] == [0.0, 0.0]
-    assert group_rates(optimizer)[3] == pytest.approx(0.02 * now[3] / factors[3])
 
 
 @pytest.mark.parametrize("value", ["0.1", float("nan"), -0.1, torch.ones(2), None])
@@ -201,10 +200,12 @@ def test_rates_set_at_every_update_are_a_schedule_of_somebody_else() -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-    with pytest.warns(UserWarning, match="set from outside at 3 updates in a row") as seen:
+    with pytest.warns(UserWarning, match="set from outside") as seen:
         go_on(model, optimizer, scheduler, stop=6, before=set_all)
-    assert [w.filename for w in seen] == [steps.__file__]  # where step() is called
-    assert "anneal=None" in str(seen[0].message)
+    assert [w.filename for w in seen] == [steps.__file__] * 2  # where step() is called
+    assert "takes what was set as the base rate" in str(seen[0].message)
+    assert "set from outside at 3 updates in a row" in str(seen[1].message)
+    assert "anneal=None" in str(seen[1].message)
     assert scheduler.base_lrs == [0.1] * 4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -236,3 +237,85 @@ def test_calls_between_change_and_step_do_not_count_it_twice() -> None:
     scheduler.step()
     assert scheduler.base_lrs[3] == pytest.approx(0.05)
     assert group_rates(optimizer)[3] == pytest.approx(0.05 * scheduler.factors_at(2)[3])
+
+
+EVERY = 3
+"""Updates in an epoch."""
+
+
+def _by_epoch(
+    optimizer: Any, set_rate: Callable[[dict[str, Any], float], None]
+) -> Callable[[int], None]:
+    """The loop of the ImageNet example: before each epoch every group is given a rate."""
+
+    def adjust(n: int) -> None:
+        if n % EVERY == 0:
+            for group in optimizer.param_groups:
+                set_rate(group, 0.5 ** (n // EVERY))
+
+    return adjust
+
+
+def _run(model: Any, optimizer: Any, scheduler: Any, adjust: Callable[[int], None]) -> None:
+    for n in range(STEPS):
+        adjust(n)
+        update(model, optimizer, n)
+        scheduler.step()
+        decay = 0.5 ** (n // EVERY)
+        expected = [g["asked"] * decay for g in optimizer.param_groups]
+        assert [float(base) for base in scheduler.base_lrs] == pytest.approx(expected)
+        factors = scheduler._group_factors()
+        want = [base * f for base, f in zip(expected, factors, strict=True)]
+        assert group_rates(optimizer) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("make", [momentum, _tensor_rates])
+@pytest.mark.parametrize("kind", [FreezeOut, RateOnly])
+@pytest.mark.parametrize("settings", [{}, {"scaled": False}, {"t0": 0.8, "warmup_steps": 4}])
+def test_rates_given_to_all_layers_alike_are_base_rates(
+    settings: Any, kind: Any, make: Any
+) -> None:
+    """Also where a layer is done, one alone is left, or a rate happens to be the one it had."""
+    model = make_net()
+    optimizer = make(model.parameters(), lr=0.1)
+    optimizer.param_groups[0]["asked"] = 0.1
+    scheduler = kind(optimizer, model, STEPS, **{"t0": 0.3} | settings)
+    with pytest.warns(UserWarning, match="takes what was set as the base rate") as seen:
+        _run(model, optimizer, scheduler, _by_epoch(optimizer, lambda g, d: g.update(lr=0.1 * d)))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("one_rate", [True, False])
+def test_groups_of_different_base_rates_are_given_base_rates(one_rate: bool) -> None:
+    """All one number, or each its own share of it (``lr_scale``)."""
+    model = make_net()
+    optimizer = momentum(
+        [
+            {"params": model.blocks.parameters(), "lr": 0.01, "asked": 0.05 if one_rate else 0.01},
+            {"params": model.head.parameters(), "lr": 0.1, "asked": 0.05 if one_rate else 0.1},
+        ]
+    )
+    scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+    with pytest.warns(UserWarning, match="takes what was set as the base rate") as seen:
+        _run(
+            model,
+            optimizer,
+            scheduler,
+            _by_epoch(optimizer, lambda g, d: g.update(lr=g["asked"] * d)),
+        )
+    assert len(seen) == 1
+
+
+def test_zero_for_all_pauses_and_the_rate_that_comes_back_is_a_base_rate() -> None:
+    model, optimizer, scheduler = set_up(momentum)
+    train(model, optimizer, [scheduler], stop=2)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    train(model, optimizer, [scheduler], start=2, stop=5)
+    assert group_rates(optimizer) == scheduler.base_lrs == [0.0] * 4
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    with pytest.warns(UserWarning, match="takes what was set as the base rate"):
+        go_on(model, optimizer, scheduler, start=5, stop=6)
+    assert scheduler.base_lrs == [0.1] * 4
+    assert group_rates(optimizer) == [0.1 * f for f in scheduler.factors_at(6)]

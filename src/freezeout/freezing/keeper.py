@@ -90,7 +90,7 @@ class Keeper:
     def spared(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> set[int]:
         """Return which parameters are not to be frozen, because another optimizer moves them.
 
-        What no optimizer holds is told, too.
+        What no optimizer holds is told, too, and what another one trains beside the freezer's.
 
         Args:
             parameters: What is about to be frozen.
@@ -102,12 +102,15 @@ class Keeper:
             self.follow(optimizer)
         if not self._optimizers:
             return set()
-        if not self._searched:  # the first freeze; a wrapper is rarely made later
+        first = not self._searched
+        if first:  # the first freeze; a wrapper is rarely made later
             self._searched = True
             note_all(self._optimizers)
-        account = self._take()
+        account = self._take(widely=first)
         elsewhere = set(account.names("held elsewhere"))
-        found = [(name, p) for name, p in parameters if name in elsewhere]
+        freezing = list(parameters)
+        found = [(name, p) for name, p in freezing if name in elsewhere]
+        self._tell_of_both([(name, p) for name, p in freezing if name not in elsewhere])
         if found:
             holders = {e.holder for e in account.entries if e.name in elsewhere}
             self._tell(
@@ -211,7 +214,7 @@ class Keeper:
             return
         if not self._accounted:
             self._accounted = True
-            self._take()
+            self._take(widely=True)
         self.look()
         for guard in self._modes:
             if guard.module.__dict__["training"]:  # set without train()
@@ -233,14 +236,29 @@ class Keeper:
         if self._guards:
             self._moved(self._witness.update())
 
-    def _take(self) -> Account:
+    def _tell_of_both(self, freezing: Sequence[tuple[str, nn.Parameter]]) -> None:
+        """Tell of optimizers that train what is about to be frozen beside the freezer's."""
+        for other in self._others.stepping(self._optimizers):
+            held = {id(p) for group in other.param_groups for p in group["params"]}
+            kind = type(other).__name__
+            self._tell(
+                f"both {kind}",
+                [name for name, p in freezing if id(p) in held],
+                f"{{names}} are also held by another optimizer ({kind}), which trains them: "
+                "FreezeOut freezes them for both. Make a FreezeOut for that one too, and pass "
+                "together_with= to the second; or leave them out of one of the two optimizers.",
+                FrozenPrefixWarning,
+                PrefixError,
+            )
+
+    def _take(self, *, widely: bool = False) -> Account:
         """Take the account, and tell what no optimizer holds; others are searched for if need be.
 
-        A search finds wrappers, too, that were made since.
+        A search finds wrappers, too, that were made since; a wide one all that train the model.
         """
         left = [p for p in self._model.parameters() if p.requires_grad]
         held = {id(p) for o in self._optimizers for g in o.param_groups for p in g["params"]}
-        left = [p for p in left if id(p) not in held]
+        left = left if widely else [p for p in left if id(p) not in held]
         found = other_holders(self._optimizers, left) if left else []
         others = self._others.alive(found)
         account = take_account(self._model, self._optimizers, others)
@@ -335,6 +353,11 @@ class _Others:
             elif steps[0]:
                 alive.append(optimizer)
         return alive
+
+    def stepping(self, known: Iterable[Optimizer]) -> list[Optimizer]:
+        """Return those that were seen to step since they were first found, without the known."""
+        mine = set(map(id, known))
+        return [o for o, n in self._steps.items() if n[0] and has_hooks(o) and id(o) not in mine]
 
 
 def _count_in(optimizer: Optimizer, steps: list[int]) -> None:

@@ -1,9 +1,9 @@
 """The base rates of an optimizer's groups, and what others do to rates between two steps.
 
-A rate is base rate times factor. Where a rate is found changed, one of three things has happened:
+A rate is base rate times factor. Where a rate is found changed, one of these things has happened:
 
 - somebody changed it for good (a line of the training loop, ``ReduceLROnPlateau``): the base rate
-  follows;
+  follows, by the factor of the change, or to the rate itself where all layers were given one;
 - another scheduler sets the rates as well: that is told, and nothing follows;
 - the optimizer's state was loaded, which puts other groups in place: no change by hand at all.
 """
@@ -45,6 +45,7 @@ class BaseRates:
         self._changed_at = -1
         self._in_a_row = 0
         self._before_the_row: list[float] = []
+        self._gave_rates = False
         self._told: set[str] = set()
         self._known: list[weakref.ref[LRScheduler]] = []
 
@@ -123,20 +124,59 @@ class BaseRates:
                 self._set_base(i, float(given))
 
     def _follow_rates(self, changed: Sequence[int], updates: int, *, single: bool) -> None:
-        learning = [i for i in changed if self._factors[i] > 0.0]
+        groups = self._ours.optimizer.param_groups
+        given = {float(groups[i]["lr"]) for i in changed} if self._gave_rates else ()
+        learning = [  # with those that were given just the rate that they had
+            i
+            for i, factor in enumerate(self._factors)
+            if factor > 0.0 and (i in changed or float(groups[i]["lr"]) in given)
+        ]
         if not learning:
             if changed:
                 self._tell_of_frozen(changed[0])
             return
-        groups = self._ours.optimizer.param_groups
         if not single and self._is_series(updates):
             self._tell_of_series(learning[0], float(groups[learning[0]]["lr"]))
             self.restore(self._before_the_row)
             return
         before = [float(base) for base in self._ours.base_lrs]
+        if not single and self._is_base_rate(learning, before):
+            self._gave_rates = True
+            self._tell_of_base_rate(learning[0], float(groups[learning[0]]["lr"]))
+            self._take_as_base(learning, before)
+            return
         for i in learning:
             self._set_base(i, float(groups[i]["lr"]) / self._factors[i])
         self._follow_where_done(before)
+
+    def _is_base_rate(self, changed: Sequence[int], bases: Sequence[float]) -> bool:
+        """Return whether layers were given a base rate, rather than their rates multiplied.
+
+        Their factors differ, and the new rates do not show it. Where factors are the same, both is
+        possible: then a rate that is the base rate is one, and what all were given once before.
+        """
+        rates = [float(self._ours.optimizer.param_groups[i]["lr"]) for i in changed]
+        before = [bases[i] for i in changed]
+        if not all(rates):
+            return False  # zero is the same either way
+        if _is_multiple(rates, [bases[i] * self._factors[i] for i in changed]):
+            are_all = len(changed) == sum(factor > 0.0 for factor in self._factors)
+            return (self._gave_rates and are_all) or _is_close(rates, before)
+        return _is_close(rates, rates[:1] * len(rates)) or _is_multiple(rates, before)
+
+    def _take_as_base(self, changed: Sequence[int], bases: Sequence[float]) -> None:
+        """Make the rates base rates; what all that learns was given is for all groups."""
+        groups = self._ours.optimizer.param_groups
+        learning = [i for i, factor in enumerate(self._factors) if factor > 0.0]
+        rates = [float(groups[i]["lr"]) for i in learning]
+        before = [bases[i] for i in learning]
+        if _is_close(rates, rates[:1] * len(rates)):
+            self.restore(rates[:1] * len(groups))
+        elif _is_multiple(rates, before):
+            self.restore([base * rates[0] / before[0] for base in bases])
+        else:
+            for i in changed:
+                self._set_base(i, float(groups[i]["lr"]))
 
     def _follow_where_done(self, before: Sequence[float]) -> None:
         """Change the base rates of layers that are done as those of all others were changed.
@@ -198,6 +238,16 @@ class BaseRates:
             "only freezes.",
         )
 
+    def _tell_of_base_rate(self, index: int, rate: float) -> None:
+        self._tell(
+            "base rate",
+            f"rates were set from outside without regard to each layer's factor (group {index} to "
+            f"{rate:g}). {_name(self._ours)} takes what was set as the base rate, and goes on with "
+            'each layer\'s own schedule from there. Multiply the rates (group["lr"] *= 0.5) to '
+            f"change them by a factor, or keep rates of your own with {_name(self._ours)}"
+            "(anneal=None), which only freezes.",
+        )
+
     def _tell_of_frozen(self, index: int) -> None:
         self._tell(
             "frozen",
@@ -205,6 +255,15 @@ class BaseRates:
             "learns no more, so the rate stays 0. Set only rates that are above 0; to train the "
             f"layer again, make a new {_name(self._ours)}.",
         )
+
+
+def _is_close(rates: Sequence[float], others: Sequence[float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(rates, others, strict=True))
+
+
+def _is_multiple(rates: Sequence[float], others: Sequence[float]) -> bool:
+    """Return whether rates are others times one factor."""
+    return all(others) and _is_close(rates, [rates[0] / others[0] * other for other in others])
 
 
 def _filled(kept: Any, rate: float) -> Any:
