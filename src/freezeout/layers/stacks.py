@@ -10,10 +10,9 @@ from itertools import pairwise
 from torch import nn
 
 from freezeout.layers.kinds import CONTAINERS, children, is_block, size
+from freezeout.layers.members import wrapped_in
 
 __all__ = ["Stacks"]
-
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 class Stacks:
@@ -55,10 +54,8 @@ class Stacks:
     def _holds_stack(self, module: nn.Module) -> bool:
         if isinstance(module, CONTAINERS):
             return True
-        inner = (
-            module.module if isinstance(module, _WRAPPERS) else getattr(module, "_orig_mod", None)
-        )
-        if isinstance(inner, nn.Module):  # wrapped or compiled
+        inner = wrapped_in(module)
+        if inner is not None:  # wrapped or compiled
             return self._holds_stack(inner)
         if type(module) in self._kinds:
             return False
