@@ -14,7 +14,7 @@ from torch import nn
 
 from freezeout.freezing.hooks import Handle, Hook, Outside, hook_after, hook_before, hook_outside
 from freezeout.freezing.leaks import Leak, find_leak
-from freezeout.layers import Layers
+from freezeout.layers import Layers, modules_in
 from freezeout.tensors import tensors_in
 from freezeout.wrappers import refuse_reentrant, regions
 
@@ -76,7 +76,7 @@ class BoundaryWatch:
     def _hook_layers(self) -> None:
         root = self._layers.model
         compiled = regions(root)
-        hidden = {id(m) for r in compiled for m in r.module.modules()}
+        hidden = {id(m) for r in compiled for m in modules_in(r.module)}
         outsides = {id(r.module): r for r in compiled}
         for layer in self._layers:
             hooks = [Hook(self._look, layer.index), Hook(self._look_unseen, grad=False)]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from freezeout.freezing.group_norm import guard_group_norm
+from freezeout.layers import modules_in
 
 __all__ = ["StayInEval", "back_to_mode", "chooses_only", "guard_of", "stay_in_eval"]
 
@@ -74,7 +75,7 @@ class StayInEval:
         else:
             type(self.module).train(self.module, mode)  # may be a custom method
         self.wanted = self.module.training
-        for inner in self.module.modules():
+        for inner in modules_in(self.module):
             guard = guard_of(inner)
             if guard is not None:
                 guard.hold()

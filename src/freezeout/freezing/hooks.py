@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import _symbolic_trace
 from torch.utils.hooks import RemovableHandle
 
+from freezeout.layers import modules_in
 from freezeout.wrappers import Region
 
 __all__ = [
@@ -185,7 +186,7 @@ class Outside:
 
 def forget_hooks(model: nn.Module) -> None:
     """Remove every watch's hooks from a model, also those left in a copy."""
-    for module in model.modules():
+    for module in modules_in(model):
         _forget(module)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from freezeout.layers import modules_in, parameters_in
 from freezeout.tensors import tensors_in
 
 __all__ = ["cloned", "same_bits", "without_trace"]
@@ -27,9 +28,9 @@ def without_trace(module: nn.Module, inputs: Any) -> Iterator[None]:
         module: What is run.
         inputs: What it is run on; it says which devices hold random numbers.
     """
-    used = {t.device for t in (*tensors_in(inputs), *module.parameters())}
+    used = {t.device for t in (*tensors_in(inputs), *parameters_in(module))}
     accelerated = sorted({device.index or 0 for device in used if device.type == "cuda"})
-    modules = list(module.modules())
+    modules = list(modules_in(module))
     places = [(own, dict(own)) for m in modules for own in (m._buffers, m.__dict__)]
     buffers = [(b, b.detach().clone()) for b in module.buffers()]
     numbers = random.getstate()

@@ -27,6 +27,7 @@ from freezeout.freezing.hooks import (
 )
 from freezeout.freezing.outline import Outlines, alike, is_of_torch, outline, reads_mode
 from freezeout.freezing.scratch import cloned, same_bits, without_trace
+from freezeout.layers import modules_in
 from freezeout.tensors import tensors_in
 from freezeout.wrappers import regions
 
@@ -50,7 +51,7 @@ class Trial:
         self._handles: dict[nn.Module, list[Handle | Outside]] = {}
         self._versions: dict[nn.Module, list[tuple[torch.Tensor, int]]] = {}
         compiled = {id(region.module): region for region in regions(model)}
-        hidden = {id(m) for region in compiled.values() for m in region.module.modules()}
+        hidden = {id(m) for region in compiled.values() for m in modules_in(region.module)}
         for module in frozen:
             if not self._is_open(module):
                 continue
@@ -133,7 +134,7 @@ def _as_in_training(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> 
     """Return the outline of what a module returns with all modes as asked."""
     given = cloned([args, dict(kwargs)])
     with unwatched(), without_trace(module, given):
-        for inner in module.modules():
+        for inner in modules_in(module):
             guard = guard_of(inner)
             if guard is not None and not is_of_torch(inner):  # norms and dropout have no say in it
                 inner.training = guard.wanted

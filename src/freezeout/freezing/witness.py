@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from freezeout.freezing.bits import digests, has_bits
+from freezeout.layers import named_modules
 
 __all__ = ["Witness"]
 
@@ -76,7 +77,7 @@ class Witness:
         known.update(name for name, _ in parameters)
         still = {id(module) for module in modules}
         self._watched = []
-        for path, module in model.named_modules():
+        for path, module in named_modules(model):
             if isinstance(module, torch.jit.ScriptModule):  # its tables know names alone
                 continue
             prefix = f"{path}." if path else ""

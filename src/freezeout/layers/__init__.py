@@ -3,6 +3,7 @@
 from freezeout.layers.checks import check_belongs, check_something_learns
 from freezeout.layers.layer import Layer, Layers, LayerSpec, learns_at_all, unwrap
 from freezeout.layers.marks import FROZEN, forget_marks, freeze_parameter, is_ours, thaw_parameters
+from freezeout.layers.members import modules_in, named_modules, named_parameters, parameters_in
 from freezeout.layers.split import split_layers
 
 __all__ = [
@@ -16,6 +17,10 @@ __all__ = [
     "freeze_parameter",
     "is_ours",
     "learns_at_all",
+    "modules_in",
+    "named_modules",
+    "named_parameters",
+    "parameters_in",
     "split_layers",
     "thaw_parameters",
     "unwrap",

@@ -23,7 +23,7 @@ def wrapped_in(module: nn.Module) -> nn.Module | None:
             returns.
     """
     name = "module" if isinstance(module, _WRAPPERS) else "_orig_mod"
-    # Not by attribute: a model may pass on those of a compiled part. A scripted one has items alone.
+    # Not by attribute: a model may pass on those of a compiled part. (A scripted one has no get.)
     return dict(module._modules.items()).get(name)
 
 

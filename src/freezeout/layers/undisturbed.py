@@ -8,16 +8,18 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from freezeout.layers.members import modules_in, parameters_in
+
 __all__ = ["undisturbed"]
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run in evaluation mode, then put back modes, buffers and random state."""
-    modes = [(module, module.training) for module in model.modules()]
-    registers = [(module, dict(module._buffers)) for module in model.modules()]
+    modes = [(module, module.training) for module in modules_in(model)]
+    registers = [(module, dict(module._buffers)) for module in modules_in(model)]
     values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.is_cuda}
+    devices = {t.device for t in (*parameters_in(model), *model.buffers()) if t.is_cuda}
     with torch.random.fork_rng(devices=[d.index for d in devices]):
         for module, _ in modes:
             module.training = False

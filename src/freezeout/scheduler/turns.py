@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from freezeout.errors import FrozenPrefixWarning
-from freezeout.layers import Layer, Layers
+from freezeout.layers import Layer, Layers, modules_in, named_modules, parameters_in
 
 __all__ = ["Turns"]
 
@@ -119,7 +119,7 @@ class Turns:
         """Note that a pass gave gradients to a layer and to none behind it."""
         if index >= self.deepest:
             return
-        live = {id(p) for p in self._layers.model.parameters()}
+        live = {id(p) for p in parameters_in(self._layers.model)}
         if not all(id(p) in live for i, ps in self._from_the_end if i > index for p in ps):
             self._holds_all = False  # others took their place, and nothing is known of those
             self.close()
@@ -174,7 +174,7 @@ def _learns(parameters: list[nn.Parameter]) -> bool:
 
 def _cut(layers: Layers, index: int) -> str:
     """Return the cut in which all layers from one on are one, as one would write it."""
-    named = {id(module): name for name, module in layers.model.named_modules()}
+    named = {id(module): name for name, module in named_modules(layers.model)}
     before = [parts for layer in layers[:index] if (parts := _parts(layer, named))]
     together = [name for layer in layers[index:] for name in _parts(layer, named)]
     written = [repr(parts[0] if len(parts) == 1 else parts) for parts in before]
@@ -188,9 +188,9 @@ def _parts(layer: Layer, named: dict[int, str]) -> list[str]:
     own = {id(parameter) for _, parameter in layer.parameters}
 
     def lies_inside(module: nn.Module) -> bool:
-        ids = {id(parameter) for parameter in module.parameters()}
+        ids = {id(parameter) for parameter in parameters_in(module)}
         return bool(ids) and ids <= own
 
     whole = [m for m in layer.modules if named.get(id(m)) and lies_inside(m)]
-    parts_of_parts = {id(inner) for module in whole for inner in list(module.modules())[1:]}
+    parts_of_parts = {id(inner) for module in whole for inner in list(modules_in(module))[1:]}
     return [named[id(module)] for module in whole if id(module) not in parts_of_parts]
