@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
+from weakref import WeakMethod
 
 import torch
 from torch import nn
@@ -23,7 +24,11 @@ __all__ = [
     "hook_before",
     "hook_outside",
     "unwatched",
+    "weakly",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SCRIPTING = "__prepare_scriptable__"
 
@@ -84,6 +89,21 @@ def unwatched() -> Iterator[None]:
         yield
     finally:
         Hook.paused = before
+
+
+def weakly(method: Callable[P, T]) -> Callable[P, T | None]:
+    """Return what calls a method while its object lives, and returns ``None`` after that.
+
+    Args:
+        method: A bound method.
+    """
+    alive = WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        found = alive()
+        return None if found is None else found(*args, **kwargs)
+
+    return call
 
 
 class Handle:
