@@ -69,3 +69,64 @@ def test_the_boundary_is_checked_for_a_freezer_that_nobody_keeps(strict, kind):
     x = torch.ones(2, 4)
     with pytest.raises(kind) if strict else pytest.warns(kind, match="still needs a gradient"):
         model(x)
+
+
+def replace(model, optimizer, index, new):
+    """Put another part in a place, and leave nothing of the old one with the optimizer."""
+    gone = [weakref.ref(model[index]), *map(weakref.ref, model[index].parameters())]
+    model[index] = new
+    live = set(model.parameters())
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if p in live]
+    for p in [p for p in optimizer.state if p not in live]:
+        del optimizer.state[p]
+    return gone
+
+
+@pytest.mark.parametrize("index", [0, 2], ids=["frozen", "learning"])
+@pytest.mark.parametrize("whole", [nn.Linear, lambda *sizes: nn.Sequential(nn.Linear(*sizes))])
+def test_a_replaced_part_is_forgotten_at_the_next_look(index, whole):
+    model, optimizer, scheduler = make(torch.optim.Adam)
+    train_until_frozen(model, optimizer, scheduler)
+    train(model, optimizer, scheduler, 3)
+    kept = weakref.ref(model[1])
+    gone = replace(model, optimizer, index, whole(4, 4))
+    train(model, optimizer, scheduler, 1)  # the fourth since the freeze
+    gc.collect()
+    assert [alive() for alive in gone] == [None] * len(gone)
+    assert kept() is model[1]
+    assert [p.requires_grad for p in model[index].parameters()] == [index != 0] * 2
+
+
+def test_also_long_after_the_last_freeze():
+    model, _, _ = make()
+    freezer = Freezer(split_layers(model))
+    freezer.set_depth(1)
+    for _ in range(3 * 1024 - 1):
+        freezer.after_update()
+    gone = weakref.ref(model[0])
+    model[0] = nn.Linear(4, 4)
+    gc.collect()
+    assert gone() is not None
+    freezer.after_update()
+    gc.collect()
+    assert gone() is None
+    assert not model[0].weight.requires_grad
+
+
+class Speaks(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).clone() if self.training else super().forward(x)
+
+
+def test_a_part_that_was_to_be_tried_is_forgotten():
+    model = nn.Sequential(Speaks(4, 4), nn.Linear(4, 4))
+    freezer = Freezer(split_layers(model))
+    freezer.set_depth(1)
+    gone = weakref.ref(model[0])
+    model[0] = nn.Linear(4, 4)
+    model(torch.ones(2, 4))
+    gc.collect()
+    assert gone() is None
+    freezer.unfreeze()
+    assert all(p.requires_grad for p in model.parameters())

@@ -225,12 +225,13 @@ class Freezer:
     def after_update(self) -> None:
         """Put back what a step has taken away or a wrapper moved; `FreezeOut` calls it.
 
-        What has come into frozen layers is found after 1, 2, 4, 8, ... calls since a freeze, and
-        freezes.
+        What has come into frozen layers is found after 1, 2, 4, 8, ... calls since a freeze (later
+        every 1024), and freezes; what has left the model is forgotten.
         """
         self._keeper.after_update()
         self._updates += 1
-        if self._depth and self._updates & (self._updates - 1) == 0 and self._refresh():
+        n = self._updates
+        if self._depth and (n & (n - 1) == 0 or n % 1024 == 0) and self._refresh():
             self.settle()
 
     def look_ahead(self) -> None:

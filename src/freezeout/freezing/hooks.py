@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, ParamSpec, TypeVar
-from weakref import WeakMethod
+from weakref import WeakMethod, ref
 
 import torch
 from torch import nn
@@ -115,7 +115,7 @@ class Handle:
     """
 
     def __init__(self, module: nn.Module, handle: RemovableHandle | None) -> None:
-        self._module = module
+        self._module = ref(module)  # weak: a module that is replaced meanwhile is not to be kept
         self._handle = handle
 
     def remove(self) -> None:
@@ -123,8 +123,11 @@ class Handle:
         if self._handle is None:
             return
         self._handle.remove()
-        if not any(isinstance(hook, Hook) for hooks in _hooks(self._module) for hook in hooks):
-            self._module.__dict__.pop(_SCRIPTING, None)
+        module = self._module()
+        if module is None:
+            return
+        if not any(isinstance(hook, Hook) for hooks in _hooks(module) for hook in hooks):
+            module.__dict__.pop(_SCRIPTING, None)
 
 
 def hook_before(module: nn.Module, hook: Hook) -> Handle:

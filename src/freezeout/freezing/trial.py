@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ class Trial:
 
     def __init__(self, model: nn.Module, frozen: Iterable[nn.Module], outlines: Outlines) -> None:
         self._outlines = outlines
-        self._handles: dict[nn.Module, list[Handle | Outside]] = {}
+        self._handles: WeakKeyDictionary[nn.Module, list[Handle | Outside]] = WeakKeyDictionary()
         self._versions: dict[nn.Module, list[tuple[torch.Tensor, int]]] = {}
         compiled = {id(region.module): region for region in regions(model)}
         hidden = {id(m) for region in compiled.values() for m in modules_in(region.module)}

@@ -55,7 +55,9 @@ class Turns:
         learning = [
             (layer.index, [p for _, p in layer.parameters if p.requires_grad]) for layer in layers
         ]
-        self._from_the_end = [(i, ps) for i, ps in reversed(learning) if ps]
+        self._from_the_end = [  # weak: what is replaced is not to be kept
+            (i, [weakref.ref(p) for p in ps]) for i, ps in reversed(learning) if ps
+        ]
         self._optimizers = optimizers
         held = _held(optimizers[:1])
         self._holds_all = all(id(p) in held for _, ps in learning for p in ps)
@@ -72,8 +74,9 @@ class Turns:
         if not self._holds_all:
             return
         for index, parameters in self._from_the_end:
-            for parameter in parameters:
-                if parameter.grad is not None:
+            for alive in parameters:
+                parameter = alive()
+                if parameter is not None and parameter.grad is not None:
                     self._ended_at(index)
                     return
 
@@ -87,7 +90,7 @@ class Turns:
         alive = weakref.ref(self)
         for index, parameters in self._from_the_end:
             note = _note(alive, index)
-            for parameter in parameters:
+            for parameter in _living(parameters):
                 if parameter.is_leaf:
                     handle = parameter.register_post_accumulate_grad_hook(note)
                     self._handles.append(handle)
@@ -106,7 +109,7 @@ class Turns:
         if not self._holds_all:
             held = _held(self._optimizers)
             of_layer = dict(self._from_the_end)
-            if not any(id(p) in held for i in seen for p in of_layer[i]):
+            if not any(id(p) in held for i in seen for p in _living(of_layer[i])):
                 return
         last = max(seen, default=self.deepest)
         self._passes += 1
@@ -120,7 +123,7 @@ class Turns:
         if index >= self.deepest:
             return
         live = {id(p) for p in parameters_in(self._layers.model)}
-        if not all(id(p) in live for i, ps in self._from_the_end if i > index for p in ps):
+        if not all(id(p()) in live for i, ps in self._from_the_end if i > index for p in ps):
             self._holds_all = False  # others took their place, and nothing is known of those
             self.close()
             return
@@ -168,8 +171,12 @@ def _is_one_of_several() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _learns(parameters: list[nn.Parameter]) -> bool:
-    return any(parameter.requires_grad for parameter in parameters)
+def _living(parameters: Sequence[weakref.ref[nn.Parameter]]) -> list[nn.Parameter]:
+    return [p for alive in parameters if (p := alive()) is not None]
+
+
+def _learns(parameters: Sequence[weakref.ref[nn.Parameter]]) -> bool:
+    return any(parameter.requires_grad for parameter in _living(parameters))
 
 
 def _cut(layers: Layers, index: int) -> str:
