@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
+from freezeout import FrozenPrefixWarning
 from freezeout.integrations.first_samples import cut_by_samples, first_samples, for_forward
 
 
@@ -119,10 +120,27 @@ class Endless(IterableDataset):
             yield torch.ones(4)
 
 
+def streamed():
+    return first_samples(Endless(), torch.stack)
+
+
+def listed():
+    return first_samples([torch.ones(4)] * 3, torch.stack)
+
+
 def test_a_model_is_cut_by_samples_or_not_at_all():
     model = EndFirst()
     assert cut_by_samples(model, lambda: torch.ones(2, 4)).names == ("start", "middle", "end")
+    assert cut_by_samples(model, listed).names == ("start", "middle", "end")
     assert cut_by_samples(model, lambda: torch.ones(2, 3)) is None
-    assert cut_by_samples(model, failing) is None
-    assert cut_by_samples(model, lambda: first_samples(Endless(), torch.stack)) is None
-    assert cut_by_samples(EndFirst().to("meta"), lambda: torch.ones(2, 4)) is None
+    assert cut_by_samples(EndFirst().to("meta"), streamed) is None
+
+
+@pytest.mark.parametrize(("take", "error"), [(streamed, "TypeError"), (failing, "OSError")])
+def test_that_no_example_could_be_taken_is_told_once(take, error):
+    with pytest.warns(FrozenPrefixWarning) as told:
+        assert cut_by_samples(EndFirst(), take) is None
+    (only,) = [str(warning.message) for warning in told]
+    assert only.startswith(f"no example could be taken from the training data ({error})")
+    assert "order of their definition" in only
+    assert "Pass example=" in only

@@ -90,3 +90,35 @@ def test_distributed_data_parallel_is_looked_through():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600
     )
     assert ran.stdout == "('0', '2') True\n"
+
+
+class PassesOn(nn.Module):
+    """Gives away attributes of a part as its own, as wrappers like to."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.stem, self.part, self.head = nn.Linear(8, 8), part, nn.Linear(2, 2)
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("part"), name)
+
+    def forward(self, x):
+        return self.head(self.part(self.stem(x)))
+
+
+@importing_the_compiler
+@pytest.mark.parametrize("example", [{}, {"example": torch.ones(2, 8)}], ids=["order", "example"])
+@pytest.mark.parametrize("wrapper", ["compile", "compile of DataParallel", "DataParallel"])
+def test_a_model_that_passes_on_attributes_of_a_compiled_part_is_cut_as_a_whole(wrapper, example):
+    part = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = PassesOn(wrapped()[wrapper](part))
+    assert unwrap(model) is model
+    assert unwrap(model.part) is part
+    layers = split_layers(model, **example)
+    assert layers.model is model
+    assert (layers.names[0], layers.names[-1]) == ("stem", "head")
+    owned = {id(p) for layer in layers for _, p in layer.parameters}
+    assert owned == {id(p) for p in model.parameters()}

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezeout.freezing.holders import other_holders
-from freezeout.layers import is_ours
+from freezeout.layers import is_ours, named_parameters
 from freezeout.text import plain_table
 from freezeout.wrappers import gathered_forms
 
@@ -113,7 +113,7 @@ def take_account(
         others: The other live optimizers; by default they are searched for.
     """
     forms = gathered_forms(model)
-    parameters = [(n, p, id(forms.get(id(p), p))) for n, p in model.named_parameters()]
+    parameters = [(n, p, id(forms.get(id(p), p))) for n, p in named_parameters(model)]
     mine = _held(optimizers)
     if others is None:
         left = [p for _, p, known in parameters if p.requires_grad and known not in mine]
@@ -166,7 +166,7 @@ def check_thawed(model: nn.Module, optimizer: Optimizer) -> None:
     mine = _held([optimizer])
     named = [
         (name, p)
-        for name, p in model.named_parameters()
+        for name, p in named_parameters(model)
         if id(p) not in mine and is_ours(model, name, p)
     ]
     if not named:

@@ -7,18 +7,20 @@ the next pass.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
+from freezeout.errors import FrozenPrefixWarning, PrefixError
 from freezeout.freezing.hooks import Handle, Hook, Outside, hook_after, hook_before, hook_outside
 from freezeout.freezing.leaks import Leak, find_leak
-from freezeout.layers import Layers
+from freezeout.layers import Layers, modules_in
 from freezeout.tensors import tensors_in
 from freezeout.wrappers import refuse_reentrant, regions
 
-__all__ = ["BoundaryWatch"]
+__all__ = ["BoundaryWatch", "report"]
 
 _PATIENCE = 100
 """After so many passes in a row that other modules feed, stop waiting for another kind."""
@@ -35,7 +37,8 @@ class BoundaryWatch:
     In a true prefix no module of a frozen layer gives an output that needs a gradient, and some
     active layer runs after it. Passes that parameters of other modules feed are skipped, and
     reported only if no other kind comes for long. Nothing inside a compiled module is hooked,
-    because that would cost a compilation; only its output is examined.
+    because that would cost a compilation; only its output is examined. If no such pass comes, the
+    hooks live as long as the model does: what they call must not hold the optimizer.
 
     Args:
         layers: The layers of the model.
@@ -52,8 +55,8 @@ class BoundaryWatch:
         layers: Layers,
         depth: int,
         report: Callable[[str], None],
-        follow: Callable[[], bool],
-        done: Callable[[bool], None],
+        follow: Callable[[], bool | None],
+        done: Callable[[bool], object],
     ) -> None:
         self._layers = layers
         self._depth = depth
@@ -76,7 +79,7 @@ class BoundaryWatch:
     def _hook_layers(self) -> None:
         root = self._layers.model
         compiled = regions(root)
-        hidden = {id(m) for r in compiled for m in r.module.modules()}
+        hidden = {id(m) for r in compiled for m in modules_in(r.module)}
         outsides = {id(r.module): r for r in compiled}
         for layer in self._layers:
             hooks = [Hook(self._look, layer.index), Hook(self._look_unseen, grad=False)]
@@ -158,3 +161,21 @@ class BoundaryWatch:
     def _finish(self) -> None:
         self.close()
         self._done(self._ran.issuperset(range(self._depth)))
+
+
+def report(strict: bool, told: set[str], message: str) -> None:
+    """Say what keeps the backward pass alive, once.
+
+    Args:
+        strict: Whether to raise instead of warning.
+        told: What has been said so far; the message is added.
+        message: What to say.
+
+    Raises:
+        PrefixError: If it is strict.
+    """
+    if strict:
+        raise PrefixError(message)
+    if message not in told:
+        told.add(message)
+        warnings.warn(message, FrozenPrefixWarning, stacklevel=2)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from freezeout.freezing.group_norm import guard_group_norm
+from freezeout.layers import modules_in
 
 __all__ = ["StayInEval", "back_to_mode", "chooses_only", "guard_of", "stay_in_eval"]
 
@@ -97,7 +98,7 @@ class StayInEval:
         self.wanted = self.module.training
         if mode or self._root is None or self._whole_trains():
             self.in_training = self.wanted
-        for inner in self.module.modules():
+        for inner in modules_in(self.module):
             guard = guard_of(inner)
             if guard is not None:
                 guard.hold()

@@ -10,6 +10,7 @@ from torch import nn
 from freezeout.freezing.eval_mode import guard_of
 from freezeout.freezing.hooks import Handle, Hook, Outside, hook_after, hook_before, hook_outside
 from freezeout.freezing.outline import Outlines, is_of_torch
+from freezeout.layers import modules_in
 from freezeout.wrappers import refuse_reentrant, regions
 
 __all__ = ["FirstLook"]
@@ -45,14 +46,14 @@ class FirstLook:
         if self._inner or not module.training:  # left over from a pass that failed; a dry run
             return
         compiled = regions(module)
-        hidden = {id(m) for region in compiled for m in region.module.modules()}
+        hidden = {id(m) for region in compiled for m in modules_in(region.module)}
         look = Hook(self._look, grad=False)
         for region in compiled:
             if region.module is not module:
                 note = Hook(self._note, region.module)
                 own = [look, note] if region.module is region.entry else [note]
                 self._inner += hook_outside(region, own)
-        for inner in module.modules():
+        for inner in modules_in(module):
             if id(inner) in hidden or isinstance(inner, torch.jit.ScriptModule):
                 continue
             self._inner.append(hook_before(inner, look))

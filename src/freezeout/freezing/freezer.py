@@ -9,20 +9,21 @@ them. Group membership in the optimizer never changes.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from torch import nn
 from torch.optim import Optimizer
 
-from freezeout.errors import FrozenPrefixWarning, PrefixError, check_bool, check_whole
+from freezeout.errors import check_bool, check_whole
 from freezeout.freezing.account import Account, check_thawed
-from freezeout.freezing.boundary import BoundaryWatch
+from freezeout.freezing.boundary import BoundaryWatch, report
 from freezeout.freezing.eval_mode import back_to_mode, stay_in_eval
 from freezeout.freezing.first_look import FirstLook
 from freezeout.freezing.group_norm import guard_group_norm
+from freezeout.freezing.hooks import weakly
 from freezeout.freezing.keeper import Keeper
 from freezeout.freezing.optimizers import release, renew
 from freezeout.freezing.outline import Outlines
@@ -224,12 +225,13 @@ class Freezer:
     def after_update(self) -> None:
         """Put back what a step has taken away or a wrapper moved; `FreezeOut` calls it.
 
-        What has come into frozen layers is found after 1, 2, 4, 8, ... calls since a freeze, and
-        freezes.
+        What has come into frozen layers is found after 1, 2, 4, 8, ... calls since a freeze (later
+        every 1024), and freezes; what has left the model is forgotten.
         """
         self._keeper.after_update()
         self._updates += 1
-        if self._depth and self._updates & (self._updates - 1) == 0 and self._refresh():
+        n = self._updates
+        if self._depth and (n & (n - 1) == 0 or n % 1024 == 0) and self._refresh():
             self.settle()
 
     def look_ahead(self) -> None:
@@ -298,7 +300,11 @@ class Freezer:
                 self._trial = Trial(self.layers.model, self._frozen_modules(), self._outlines)
             if self._depth and self.check and not self._spared:
                 self._watch = BoundaryWatch(
-                    self.layers, self._depth, self._report, self._follow_changes, self._set_verified
+                    self.layers,
+                    self._depth,
+                    partial(report, self.strict, self._told),
+                    weakly(self._follow_changes),
+                    weakly(self._set_verified),
                 )
 
     def unfreeze(self, *, step: int | None = None) -> None:
@@ -385,10 +391,3 @@ class Freezer:
 
     def _set_verified(self, verified: bool) -> None:
         self._verified = verified
-
-    def _report(self, message: str) -> None:
-        if self.strict:
-            raise PrefixError(message)
-        if message not in self._told:
-            self._told.add(message)
-            warnings.warn(message, FrozenPrefixWarning, stacklevel=2)

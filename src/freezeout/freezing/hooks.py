@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
+from weakref import WeakMethod, ref
 
 import torch
 from torch import nn
 from torch.fx import _symbolic_trace
 from torch.utils.hooks import RemovableHandle
 
+from freezeout.layers import modules_in
 from freezeout.wrappers import Region
 
 __all__ = [
@@ -22,7 +24,11 @@ __all__ = [
     "hook_before",
     "hook_outside",
     "unwatched",
+    "weakly",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SCRIPTING = "__prepare_scriptable__"
 
@@ -85,6 +91,21 @@ def unwatched() -> Iterator[None]:
         Hook.paused = before
 
 
+def weakly(method: Callable[P, T]) -> Callable[P, T | None]:
+    """Return what calls a method while its object lives, and returns ``None`` after that.
+
+    Args:
+        method: A bound method.
+    """
+    alive = WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        found = alive()
+        return None if found is None else found(*args, **kwargs)
+
+    return call
+
+
 class Handle:
     """Remove a hook from a module again.
 
@@ -94,7 +115,7 @@ class Handle:
     """
 
     def __init__(self, module: nn.Module, handle: RemovableHandle | None) -> None:
-        self._module = module
+        self._module = ref(module)  # weak: a module that is replaced meanwhile is not to be kept
         self._handle = handle
 
     def remove(self) -> None:
@@ -102,8 +123,11 @@ class Handle:
         if self._handle is None:
             return
         self._handle.remove()
-        if not any(isinstance(hook, Hook) for hooks in _hooks(self._module) for hook in hooks):
-            self._module.__dict__.pop(_SCRIPTING, None)
+        module = self._module()
+        if module is None:
+            return
+        if not any(isinstance(hook, Hook) for hooks in _hooks(module) for hook in hooks):
+            module.__dict__.pop(_SCRIPTING, None)
 
 
 def hook_before(module: nn.Module, hook: Hook) -> Handle:
@@ -185,7 +209,7 @@ class Outside:
 
 def forget_hooks(model: nn.Module) -> None:
     """Remove every watch's hooks from a model, also those left in a copy."""
-    for module in model.modules():
+    for module in modules_in(model):
         _forget(module)
 
 

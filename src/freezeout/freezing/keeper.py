@@ -28,7 +28,7 @@ from freezeout.freezing.learners import Learners
 from freezeout.freezing.optimizers import is_inner_step, makes_state_only
 from freezeout.freezing.step_guard import StepGuard, guard_of
 from freezeout.freezing.witness import Witness
-from freezeout.layers import is_ours
+from freezeout.layers import is_ours, named_parameters, parameters_in
 
 __all__ = ["Keeper"]
 
@@ -78,7 +78,7 @@ class Keeper:
         if not has_hooks(optimizer):
             return
         if self._witness is not None:
-            names = {id(p): name for name, p in self._model.named_parameters()}
+            names = {id(p): name for name, p in named_parameters(self._model)}
             self._learners[optimizer] = Learners(names)
         optimizer.register_step_pre_hook(_Passed(WeakMethod(self._before)))
         optimizer.register_step_post_hook(_Passed(WeakMethod(self._after)))
@@ -256,7 +256,7 @@ class Keeper:
 
         A search finds wrappers, too, that were made since; a wide one all that train the model.
         """
-        left = [p for p in self._model.parameters() if p.requires_grad]
+        left = [p for p in parameters_in(self._model) if p.requires_grad]
         held = {id(p) for o in self._optimizers for g in o.param_groups for p in g["params"]}
         left = left if widely else [p for p in left if id(p) not in held]
         found = other_holders(self._optimizers, left) if left else []
@@ -290,7 +290,7 @@ class Keeper:
 
     def _stand_still(self, optimizer: Optimizer, names: Sequence[str]) -> None:
         if names:
-            parameters = dict(self._model.named_parameters())
+            parameters = dict(named_parameters(self._model))
             found = [parameters[name] for name in names if name in parameters]
             self._tell(
                 "still",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from freezeout.layers import Layers
+from freezeout.layers import Layers, named_parameters
 from freezeout.wrappers import gathered_forms
 
 __all__ = ["Leak", "find_leak"]
@@ -61,7 +61,7 @@ def find_leak(layers: Layers, depth: int, output: torch.Tensor) -> Leak | None:
         output: An output of a frozen layer that needs a gradient.
     """
     model = layers.model
-    names = {id(p): name for name, p in model.named_parameters()}
+    names = {id(p): name for name, p in named_parameters(model)}
     forms = gathered_forms(model)
     before = {id(p) for layer in layers for _, p in layer.parameters}
     layers.refresh(forms)

@@ -75,7 +75,9 @@ class Learners:
             return []
         self._drop_moved()
         self.done = True
-        return [self._names[key] for key in enough if key in self._before]
+        found = [self._names[key] for key in enough if key in self._before]
+        self._before.clear()
+        return found
 
     def _drop_moved(self) -> None:
         """Forget what has moved, or has frozen."""

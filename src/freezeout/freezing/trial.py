@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ from freezeout.freezing.hooks import (
 )
 from freezeout.freezing.outline import Outlines, alike, is_of_torch, outline, reads_mode
 from freezeout.freezing.scratch import cloned, same_bits, without_trace
+from freezeout.layers import modules_in
 from freezeout.tensors import tensors_in
 from freezeout.wrappers import regions
 
@@ -49,10 +51,10 @@ class Trial:
 
     def __init__(self, model: nn.Module, frozen: Iterable[nn.Module], outlines: Outlines) -> None:
         self._outlines = outlines
-        self._handles: dict[nn.Module, list[Handle | Outside]] = {}
+        self._handles: WeakKeyDictionary[nn.Module, list[Handle | Outside]] = WeakKeyDictionary()
         self._versions: dict[nn.Module, list[tuple[torch.Tensor, int]]] = {}
         compiled = {id(region.module): region for region in regions(model)}
-        hidden = {id(m) for region in compiled.values() for m in region.module.modules()}
+        hidden = {id(m) for region in compiled.values() for m in modules_in(region.module)}
         for module in frozen:
             if not self._is_open(module):
                 continue
@@ -144,7 +146,7 @@ def _on_the_side(
     """
     given = cloned([args, dict(kwargs)])
     with unwatched(), without_trace(module, given):
-        for inner in module.modules() if as_asked else ():
+        for inner in modules_in(module) if as_asked else ():
             guard = guard_of(inner)
             if guard is not None and not is_of_torch(inner):  # norms and dropout have no say in it
                 inner.training = guard.due

@@ -12,7 +12,7 @@ from freezeout.errors import FrozenPrefixWarning
 from freezeout.freezing.eval_mode import back_to_mode
 from freezeout.freezing.hooks import forget_hooks
 from freezeout.freezing.quiet import let_change
-from freezeout.layers import forget_marks, thaw_parameters
+from freezeout.layers import forget_marks, modules_in, named_parameters, thaw_parameters
 from freezeout.wrappers import Companions, reshard
 
 __all__ = ["start_thawed", "unfreeze"]
@@ -40,9 +40,9 @@ def unfreeze(model: nn.Module) -> None:
 def _undo(model: nn.Module) -> list[str]:
     """Undo every freeze in a model; return the names of the parameters that learn again."""
     reshard(model)
-    thawed = [name for name, _ in thaw_parameters(model, model.named_parameters())]
+    thawed = [name for name, _ in thaw_parameters(model, named_parameters(model))]
     forget_marks(model)
-    for module in model.modules():
+    for module in modules_in(model):
         back_to_mode(module)
         let_change(module)
     forget_hooks(model)

@@ -16,6 +16,7 @@ from torch import nn
 
 from freezeout.freezing.bits import digests, has_bits
 from freezeout.freezing.eval_mode import chooses_only, guard_of
+from freezeout.layers import named_modules
 
 __all__ = ["Witness"]
 
@@ -88,7 +89,7 @@ class Witness:
         seen = {id(w.tensor): w for w in self._watched}
         before = dict(zip(map(id, self._counted), self._versions, strict=True))
         found: list[_Watched] = []
-        for path, module in model.named_modules():
+        for path, module in named_modules(model):
             if isinstance(module, torch.jit.ScriptModule):  # its tables know names alone
                 continue
             prefix = f"{path}." if path else ""

@@ -8,6 +8,7 @@ from torch import nn
 
 from freezeout.layers.kinds import is_companion
 from freezeout.layers.layer import Layer, learns_at_all
+from freezeout.layers.members import parameters_in
 from freezeout.layers.trace import Trace
 from freezeout.layers.units import Unit
 
@@ -63,7 +64,7 @@ class _Reach:
         self._lead = [_ids(unit.parts[: _start(unit)]) for unit in units]
         self._core = [_ids(unit.parts[_start(unit) :]) for unit in units]
         inside = set().union(*self._lead, *self._core)
-        self._loose = {id(p) for p in model.parameters()} - inside
+        self._loose = {id(p) for p in parameters_in(model)} - inside
 
     def heads(self) -> list[int]:
         """Return the places of the units that give output and feed none that runs later."""
@@ -107,11 +108,11 @@ class _Reach:
 def _start(unit: Unit) -> int:
     """Return the place of the first part that is more than a norm."""
     weighty = [
-        any(True for _ in module.parameters()) and not is_companion(module)
+        any(True for _ in parameters_in(module)) and not is_companion(module)
         for _, module in unit.parts
     ]
     return weighty.index(True) if any(weighty) else 0
 
 
 def _ids(parts: Iterable[tuple[str, nn.Module]]) -> set[int]:
-    return {id(p) for _, module in parts for p in module.parameters()}
+    return {id(p) for _, module in parts for p in parameters_in(module)}

@@ -9,6 +9,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import is_parametrized
 
+from freezeout.layers.members import parameters_in
+
 __all__ = ["CONTAINERS", "children", "is_block", "is_companion", "is_map", "is_norm", "size"]
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -30,7 +32,7 @@ def children(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def size(module: nn.Module) -> int:
     """Return the number of scalars in its parameters."""
-    return sum(p.numel() for p in module.parameters())
+    return sum(p.numel() for p in parameters_in(module))
 
 
 def is_map(module: nn.Module) -> bool:
@@ -54,7 +56,7 @@ def is_companion(module: nn.Module) -> bool:
         return False  # also where a wrapper keeps the matrix of a linear map as a flat vector
     if isinstance(module, _NORMS):
         return is_norm(module)
-    parameters = list(module.parameters())
+    parameters = list(parameters_in(module))
     if parameters:
         return all(_is_vector(p) for p in parameters)
     return any(name.rpartition(".")[2] in _STATISTICS for name, _ in module.named_buffers())
@@ -72,7 +74,7 @@ def is_block(module: nn.Module) -> bool:
 
 def _with_parameters(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the modules inside that have parameters of their own; a norm is not looked into."""
-    if is_parametrized(module) or any(True for _ in module.parameters(recurse=False)):
+    if is_parametrized(module) or any(p is not None for p in module._parameters.values()):
         yield module
     for _, child in children(module):
         if is_companion(child):
@@ -88,5 +90,5 @@ def _is_vector(parameter: nn.Parameter) -> bool:
 
 
 def _state(module: nn.Module) -> Iterator[object]:
-    yield from module.parameters()
+    yield from parameters_in(module)
     yield from module.buffers()

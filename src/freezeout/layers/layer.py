@@ -10,6 +10,7 @@ from torch import nn
 
 from freezeout.layers.live import Live
 from freezeout.layers.marks import is_ours
+from freezeout.layers.members import named_parameters, wrapped_in
 from freezeout.text import plain_table
 
 __all__ = ["Layer", "LayerSpec", "Layers", "learns_at_all", "unwrap"]
@@ -125,7 +126,7 @@ class Layers(Sequence[Layer]):
             For each its names, the index of its first user, and the index of its owner.
         """
         of_module = {id(m): layer.index for layer in self for m in layer.modules}
-        present = dict(self.model.named_parameters(remove_duplicate=False))
+        present = dict(named_parameters(self.model, remove_duplicate=False))
         found = []
         for ties in self.ties:
             names = tuple(name for name in ties if name in present)
@@ -176,12 +177,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     Args:
         model: A module, wrapped or not.
     """
-    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-    while True:
-        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", model)
-        if inner is model or not isinstance(inner, nn.Module):
-            return model
+    while isinstance(model, nn.Module) and (inner := wrapped_in(model)) is not None:
         model = inner
+    return model
 
 
 def learns_at_all(model: nn.Module, layer: Layer) -> bool:

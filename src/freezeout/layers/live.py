@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 from torch import nn
 
+from freezeout.layers.members import named_modules, named_parameters
+
 __all__ = ["Live"]
 
 _Parts: TypeAlias = dict[str, nn.Module | nn.Parameter]
@@ -132,8 +134,8 @@ class Live:
 
 def _parts(model: nn.Module, stand_ins: Mapping[int, nn.Parameter]) -> _Parts:
     """Return every module, then every parameter of a model, under all of its names."""
-    parts: _Parts = dict(model.named_modules(remove_duplicate=False))
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    parts: _Parts = dict(named_modules(model, remove_duplicate=False))
+    for name, parameter in named_parameters(model, remove_duplicate=False):
         parts[name] = stand_ins.get(id(parameter), parameter)
     return parts
 

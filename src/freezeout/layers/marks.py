@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from freezeout.layers.members import modules_in, parameters_in
+
 __all__ = ["FROZEN", "forget_marks", "freeze_parameter", "is_ours", "thaw_parameters"]
 
 FROZEN = "_freezeout_frozen"
@@ -172,9 +174,9 @@ def forget_marks(model: nn.Module) -> None:
     Args:
         model: Any module.
     """
-    for module in model.modules():
+    for module in modules_in(model):
         module.__dict__.pop(FROZEN, None)
-    for parameter in model.parameters():
+    for parameter in parameters_in(model):
         _strip(parameter)
 
 

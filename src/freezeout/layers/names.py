@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from freezeout.errors import SplitError
+from freezeout.layers.members import modules_in, named_modules
 from freezeout.layers.units import Unit
 
 __all__ = ["cut_by_names"]
@@ -36,7 +37,7 @@ def cut_by_names(
             "layers must name at least two layers, got none. Give them from input to output, or "
             "leave layers out to have them found."
         )
-    by_name = dict(model.named_modules(remove_duplicate=False))
+    by_name = dict(named_modules(model, remove_duplicate=False))
     names = {id(module): name for name, module in reversed(by_name.items())}
     units: list[Unit] = []
     for entry in layers:
@@ -100,7 +101,7 @@ def _check_disjoint(units: list[Unit]) -> None:
     parts = [part for unit in units for part in unit.parts]
     inside: dict[int, list[str]] = {}
     for name, module in parts:
-        for inner in module.modules():
+        for inner in modules_in(module):
             inside.setdefault(id(inner), []).append(name)
     for name, module in parts:
         around = [other for other in inside[id(module)] if other != name]
@@ -115,11 +116,12 @@ def _check_complete(model: nn.Module, units: list[Unit]) -> None:
     covered = {id(p) for unit in units for _, p in unit.named_parameters()}
     inside = {id(m) for unit in units for m in unit.all_modules()}
     missing = []
-    for name, module in model.named_modules():
-        holds_units = any(id(m) in inside for m in module.modules())
+    for name, module in named_modules(model):
+        holds_units = any(id(m) in inside for m in modules_in(module))
         if id(module) in inside or holds_units:
             continue  # parameters directly on a container that holds layers are given out later
-        missing += [name for p in module.parameters(recurse=False) if id(p) not in covered]
+        own = (p for p in module._parameters.values() if p is not None)
+        missing += [name for p in own if id(p) not in covered]
     missing = list(dict.fromkeys(missing))
     if missing:
         shown = ", ".join(map(repr, missing[:5]))

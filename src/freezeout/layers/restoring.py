@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from freezeout.layers.members import modules_in, parameters_in
 from freezeout.tensors import tensors_in
 
 __all__ = ["put_back", "same_bits"]
@@ -36,11 +37,11 @@ def put_back(model: nn.Module, inputs: Any = (), *, parameters: bool = False) ->
         inputs: What it is run on; it says which devices hold random numbers.
         parameters: Whether values of parameters are put back as well, which takes a copy of them.
     """
-    used = {t.device for t in (*tensors_in(inputs), *model.parameters(), *model.buffers())}
+    used = {t.device for t in (*tensors_in(inputs), *parameters_in(model), *model.buffers())}
     accelerated = sorted({device.index or 0 for device in used if device.type == "cuda"})
-    modules = [_Kept(module) for module in model.modules()]
+    modules = [_Kept(module) for module in modules_in(model)]
     tensors = [t for kept in modules for t in kept.tensors] + list(model.buffers())
-    tensors += model.parameters() if parameters else ()
+    tensors += parameters_in(model) if parameters else ()
     dense = {id(t): t for t in tensors if t.layout is torch.strided and not t.is_meta}
     values = [(t, t.detach().clone()) for t in dense.values()]
     python, arrays = random.getstate(), _arrays_state()

@@ -11,6 +11,7 @@ from freezeout.errors import SplitError
 from freezeout.layers.blocks import find_atoms, group
 from freezeout.layers.heads import join_heads
 from freezeout.layers.layer import Layer, Layers, LayerSpec, learns_at_all, unwrap
+from freezeout.layers.members import modules_in, named_parameters, parameters_in
 from freezeout.layers.names import cut_by_names
 from freezeout.layers.trace import Trace, trace
 from freezeout.layers.units import Unit
@@ -93,12 +94,12 @@ def split_layers(
     built = _join_idle(model, built, named=layers is not None)
     if len(built) < 2:
         raise SplitError(_too_few(model, built))
-    idle = [] if seen is None else [n for n, p in model.named_parameters() if not seen.used(p)]
+    idle = [] if seen is None else [n for n, p in named_parameters(model) if not seen.used(p)]
     return Layers(model, built, ties=ties, idle=idle)
 
 
 def _check_parameters(model: nn.Module) -> None:
-    parameters = list(model.named_parameters())
+    parameters = list(named_parameters(model))
     if not parameters:
         raise SplitError(
             f"{type(model).__name__} has no parameters, so there is nothing to freeze. "
@@ -149,11 +150,11 @@ def _assign(
             owner[id(p)] = position  # a later unit takes a tied weight over
             names.setdefault(id(p), []).append(name)
     if seen is not None:
-        for p in model.parameters():
+        for p in parameters_in(model):
             # One on a container that only training uses (a mask token) goes where its place says.
             if id(p) in owner or seen.used(p):
                 owner[id(p)] = seen.owner(p, units, default=owner.get(id(p)))
-    for name, p in model.named_parameters(remove_duplicate=False):
+    for name, p in named_parameters(model, remove_duplicate=False):
         names.setdefault(id(p), [])
         if name not in names[id(p)]:
             names[id(p)].append(name)
@@ -168,10 +169,10 @@ def _assign(
     _adopt(model, modules, owner)
 
     parameters_of: list[list[tuple[str, nn.Parameter]]] = [[] for _ in units]
-    for name, p in model.named_parameters():
+    for name, p in named_parameters(model):
         parameters_of[owner[id(p)]].append((name, p))
     modules_of: list[list[nn.Module]] = [[] for _ in units]
-    for module in model.modules():
+    for module in modules_in(model):
         if id(module) in modules:
             modules_of[modules[id(module)]].append(module)
 
@@ -224,18 +225,18 @@ def _adopt(model: nn.Module, modules: dict[int, int], owner: dict[int, int]) -> 
     """
 
     def last_inside(module: nn.Module) -> int | None:
-        inside = [owner[id(p)] for p in module.parameters()]
-        inside += [modules[id(m)] for m in module.modules() if id(m) in modules]
+        inside = [owner[id(p)] for p in parameters_in(module)]
+        inside += [modules[id(m)] for m in modules_in(module) if id(m) in modules]
         return max(inside, default=None)
 
     parents: dict[int, list[nn.Module]] = {}
-    for parent in model.modules():
+    for parent in modules_in(model):
         for child in parent._modules.values():
             if child is not None:
                 parents.setdefault(id(child), []).append(parent)
-    found = {id(m): last_inside(m) for m in model.modules() if m is not model}
+    found = {id(m): last_inside(m) for m in modules_in(model) if m is not model}
     modules.update({i: last for i, last in found.items() if i not in modules and last is not None})
-    for module in model.modules():  # parents come before children
+    for module in modules_in(model):  # parents come before children
         around = [modules.get(id(parent)) for parent in parents.get(id(module), [])]
         known = [index for index in around if index is not None]
         if module is not model and id(module) not in modules and known == around and known:
@@ -244,7 +245,7 @@ def _adopt(model: nn.Module, modules: dict[int, int], owner: dict[int, int]) -> 
 
 def _main_part(unit: Unit, owned: set[int]) -> str:
     """Return the name of the part with the most parameters among those that the layer owns."""
-    sizes = [sum(p.numel() for p in m.parameters() if id(p) in owned) for _, m in unit.parts]
+    sizes = [sum(p.numel() for p in parameters_in(m) if id(p) in owned) for _, m in unit.parts]
     return unit.names[sizes.index(max(sizes))]
 
 
@@ -260,7 +261,7 @@ def _first_inside(parameter_name: str, units: Sequence[Unit], last: int) -> int:
 def _too_few(model: nn.Module, built: Sequence[Layer]) -> str:
     found = f"one layer ({built[0].name or 'the model itself'!r})" if built else "no layer"
     children = [
-        name for name, child in model.named_children() if any(True for _ in child.parameters())
+        name for name, child in model.named_children() if any(True for _ in parameters_in(child))
     ]
     hint = f", for example layers={children!r}" if len(children) > 1 else ""
     what_to_do = (

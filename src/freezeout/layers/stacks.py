@@ -10,10 +10,9 @@ from itertools import pairwise
 from torch import nn
 
 from freezeout.layers.kinds import CONTAINERS, children, is_block, size
+from freezeout.layers.members import modules_in, named_modules, named_parameters, wrapped_in
 
 __all__ = ["Stacks"]
-
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 class Stacks:
@@ -29,8 +28,8 @@ class Stacks:
         self, model: nn.Module, in_turn: Callable[[Sequence[nn.Module]], bool] | None = None
     ) -> None:
         self._in_turn = in_turn
-        self._is_block = {id(module): is_block(module) for module in model.modules()}
-        self._blocks = {id(module): self._find_blocks(module) for module in model.modules()}
+        self._is_block = {id(module): is_block(module) for module in modules_in(model)}
+        self._blocks = {id(module): self._find_blocks(module) for module in modules_in(model)}
         self._kinds = self._block_kinds(model)
         self._opened_too = self._siblings_of_opened(model)
 
@@ -55,14 +54,12 @@ class Stacks:
     def _holds_stack(self, module: nn.Module) -> bool:
         if isinstance(module, CONTAINERS):
             return True
-        inner = (
-            module.module if isinstance(module, _WRAPPERS) else getattr(module, "_orig_mod", None)
-        )
-        if isinstance(inner, nn.Module):  # wrapped or compiled
+        inner = wrapped_in(module)
+        if inner is not None:  # wrapped or compiled
             return self._holds_stack(inner)
         if type(module) in self._kinds:
             return False
-        return any(self._has_blocks(inside) for inside in module.modules())
+        return any(self._has_blocks(inside) for inside in modules_in(module))
 
     def _find_blocks(self, module: nn.Module) -> list[nn.Module]:
         """Return the blocks that a container holds, or that a module holds as a container would."""
@@ -93,7 +90,7 @@ class Stacks:
         """
         kinds: set[type] = set()
         alone: Counter[type] = Counter()
-        for stack in model.modules():
+        for stack in modules_in(model):
             blocks = self._blocks[id(stack)]
             shapes = Counter((type(block), tuple(_shapes(block).items())) for block in blocks)
             kinds |= {kind for (kind, _), count in shapes.items() if count > 1}
@@ -108,7 +105,7 @@ class Stacks:
     def _siblings_of_opened(self, model: nn.Module) -> frozenset[int]:
         """Return those that hold no stack, but are of the same class as one beside that does."""
         found: set[int] = set()
-        for parent in model.modules():
+        for parent in modules_in(model):
             beside = [child for _, child in children(parent) if not isinstance(child, CONTAINERS)]
             opened = {type(child) for child in beside if self._holds_stack(child)}
             found |= {
@@ -131,9 +128,9 @@ def _nests(kind: type, model: nn.Module) -> bool:
     """Return whether one of a class holds others of it, as a tree does: that is no block."""
     return any(
         type(inside) is kind
-        for module in model.modules()
+        for module in modules_in(model)
         if type(module) is kind
-        for inside in module.modules()
+        for inside in modules_in(module)
         if inside is not module
     )
 
@@ -172,7 +169,7 @@ def _alike(one: nn.Module, other: nn.Module) -> bool:
     """
     named = [[(name, type(child)) for name, child in children(m)] for m in (one, other)]
     lengths = [
-        {name: len(inner) for name, inner in m.named_modules() if isinstance(inner, CONTAINERS)}
+        {name: len(inner) for name, inner in named_modules(m) if isinstance(inner, CONTAINERS)}
         for m in (one, other)
     ]
     shapes = [_shapes(m) for m in (one, other)]
@@ -185,4 +182,4 @@ def _alike(one: nn.Module, other: nn.Module) -> bool:
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(p.shape) for name, p in module.named_parameters()}
+    return {name: tuple(p.shape) for name, p in named_parameters(module)}

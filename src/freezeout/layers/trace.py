@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from freezeout.errors import SplitError
 from freezeout.layers.flow import Flow, leaves
 from freezeout.layers.kinds import children
+from freezeout.layers.members import modules_in, parameters_in
 from freezeout.layers.undisturbed import undisturbed
 from freezeout.layers.units import Unit
 from freezeout.tensors import call_arguments, is_out_of_memory, uncompiled
@@ -59,7 +60,7 @@ class Trace:
 
     def cost(self, module: nn.Module) -> float:
         """Return the multiplications of everything inside a module."""
-        return sum(self.costs.get(id(p), 0.0) for p in module.parameters())
+        return sum(self.costs.get(id(p), 0.0) for p in parameters_in(module))
 
     def is_called_again(self, module: nn.Module) -> bool:
         """Return whether a module ran several times, so that its parts took turns."""
@@ -68,7 +69,7 @@ class Trace:
     def ran_in_turn(self, modules: Sequence[nn.Module]) -> bool:
         """Return whether modules ran in this order, each fed by the one before."""
         first = [min(self.times.get(id(module), [-1])) for module in modules]
-        inside = [{id(p) for p in module.parameters()} for module in modules]
+        inside = [{id(p) for p in parameters_in(module)} for module in modules]
         return first == sorted(first) and all(
             self._reaches(one, other) for one, other in pairwise(inside)
         )
@@ -89,7 +90,7 @@ class Trace:
 
         A unit whose modules are never called still runs if a function takes its weights.
         """
-        weighty = [module for _, module in unit.parts if any(True for _ in module.parameters())]
+        weighty = [module for _, module in unit.parts if any(True for _ in parameters_in(module))]
         modules = weighty or [module for _, module in unit.parts]
         times = [t for module in modules for t in self.times.get(id(module), ())]
         if not times:
@@ -129,9 +130,9 @@ class Trace:
         """
         index = _index(units)
         events = [(t, index[called]) for t, called in self.calls if called in index]
-        for p in model.parameters():
+        for p in parameters_in(model):
             events += [(t, parameter_owner[id(p)]) for t, _ in self.uses.get(id(p), ())]
-        for module in model.modules():
+        for module in modules_in(model):
             is_loose = id(module) not in owner and not any(True for _ in module.children())
             if is_loose and id(module) in self.times:
                 last = self.times[id(module)][-1]
@@ -191,7 +192,7 @@ class _Uses(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, seen: Trace) -> None:
         super().__init__()
-        self._parameters = {id(p): p for p in model.parameters()}
+        self._parameters = {id(p): p for p in parameters_in(model)}
         self._seen = seen
 
     def __torch_function__(
@@ -234,7 +235,7 @@ def _cost(
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return all(not any(True for _ in child.parameters()) for _, child in children(module))
+    return all(not any(True for _ in parameters_in(child)) for _, child in children(module))
 
 
 def _is_product(func: Callable[..., Any]) -> bool:
@@ -256,10 +257,10 @@ def _watching(model: nn.Module, seen: Trace) -> Iterator[None]:
             (args, kwargs), output, own.get(id(module), frozenset()).intersection(seen.uses)
         )
 
-    own = {id(m): frozenset(map(id, m.parameters())) for m in model.modules() if _is_leaf(m)}
+    own = {id(m): frozenset(map(id, parameters_in(m))) for m in modules_in(model) if _is_leaf(m)}
     handles = []
     try:
-        for module in model.modules():
+        for module in modules_in(model):
             handles.append(module.register_forward_pre_hook(enter))
             handles.append(module.register_forward_hook(leave, with_kwargs=True, always_call=True))
         yield

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from freezeout.layers.members import modules_in
 from freezeout.layers.restoring import put_back
 
 __all__ = ["undisturbed"]
@@ -17,6 +18,6 @@ __all__ = ["undisturbed"]
 def undisturbed(model: nn.Module, inputs: Any = ()) -> Iterator[None]:
     """Run in evaluation mode, then put back modes, buffers, attributes and random state."""
     with put_back(model, inputs):
-        for module in model.modules():
+        for module in modules_in(model):
             module.training = False
         yield

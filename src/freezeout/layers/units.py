@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from freezeout.layers.members import modules_in, named_parameters
+
 __all__ = ["Atom", "Unit"]
 
 
@@ -30,12 +32,12 @@ class Unit:
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every parameter under every name it has here."""
         for name, module in (*self.parts, *self.idle):
-            yield from module.named_parameters(prefix=name, remove_duplicate=False)
+            yield from named_parameters(module, prefix=name, remove_duplicate=False)
 
     def all_modules(self) -> Iterator[nn.Module]:
         """Yield its parts, what it takes along, and all modules inside them."""
         for _, module in (*self.parts, *self.idle):
-            yield from module.modules()
+            yield from modules_in(module)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 from freezeout.errors import FrozenPrefixWarning
 from freezeout.layers.heads import as_one, unit_learns
 from freezeout.layers.kinds import is_companion, is_map
+from freezeout.layers.members import modules_in, parameters_in
 from freezeout.layers.units import Unit
 
 __all__ = ["join_bare_heads", "warn_of_heads"]
@@ -114,13 +115,13 @@ def _only_map(unit: Unit) -> tuple[str, nn.Module] | None:
     weighty = [
         (name, module)
         for name, module in unit.parts
-        if any(True for _ in module.parameters()) and not is_companion(module)
+        if any(True for _ in parameters_in(module)) and not is_companion(module)
     ]
     return weighty[0] if len(weighty) == 1 and is_map(weighty[0][1]) else None
 
 
 def _maps(unit: Unit) -> list[nn.Module]:
-    return [m for _, part in unit.parts for m in part.modules() if is_map(m)]
+    return [m for _, part in unit.parts for m in modules_in(part) if is_map(m)]
 
 
 def _widths(module: nn.Module) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from freezeout.errors import FrozenPrefixWarning
-from freezeout.layers import Layer, Layers
+from freezeout.layers import Layer, Layers, modules_in, named_modules, parameters_in
 
 __all__ = ["Turns"]
 
@@ -55,7 +55,9 @@ class Turns:
         learning = [
             (layer.index, [p for _, p in layer.parameters if p.requires_grad]) for layer in layers
         ]
-        self._from_the_end = [(i, ps) for i, ps in reversed(learning) if ps]
+        self._from_the_end = [  # weak: what is replaced is not to be kept
+            (i, [weakref.ref(p) for p in ps]) for i, ps in reversed(learning) if ps
+        ]
         self._optimizers = optimizers
         held = _held(optimizers[:1])
         self._holds_all = all(id(p) in held for _, ps in learning for p in ps)
@@ -72,8 +74,9 @@ class Turns:
         if not self._holds_all:
             return
         for index, parameters in self._from_the_end:
-            for parameter in parameters:
-                if parameter.grad is not None:
+            for alive in parameters:
+                parameter = alive()
+                if parameter is not None and parameter.grad is not None:
                     self._ended_at(index)
                     return
 
@@ -87,7 +90,7 @@ class Turns:
         alive = weakref.ref(self)
         for index, parameters in self._from_the_end:
             note = _note(alive, index)
-            for parameter in parameters:
+            for parameter in _living(parameters):
                 if parameter.is_leaf:
                     handle = parameter.register_post_accumulate_grad_hook(note)
                     self._handles.append(handle)
@@ -106,7 +109,7 @@ class Turns:
         if not self._holds_all:
             held = _held(self._optimizers)
             of_layer = dict(self._from_the_end)
-            if not any(id(p) in held for i in seen for p in of_layer[i]):
+            if not any(id(p) in held for i in seen for p in _living(of_layer[i])):
                 return
         last = max(seen, default=self.deepest)
         self._passes += 1
@@ -119,8 +122,8 @@ class Turns:
         """Note that a pass gave gradients to a layer and to none behind it."""
         if index >= self.deepest:
             return
-        live = {id(p) for p in self._layers.model.parameters()}
-        if not all(id(p) in live for i, ps in self._from_the_end if i > index for p in ps):
+        live = {id(p) for p in parameters_in(self._layers.model)}
+        if not all(id(p()) in live for i, ps in self._from_the_end if i > index for p in ps):
             self._holds_all = False  # others took their place, and nothing is known of those
             self.close()
             return
@@ -168,13 +171,17 @@ def _is_one_of_several() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _learns(parameters: list[nn.Parameter]) -> bool:
-    return any(parameter.requires_grad for parameter in parameters)
+def _living(parameters: Sequence[weakref.ref[nn.Parameter]]) -> list[nn.Parameter]:
+    return [p for alive in parameters if (p := alive()) is not None]
+
+
+def _learns(parameters: Sequence[weakref.ref[nn.Parameter]]) -> bool:
+    return any(parameter.requires_grad for parameter in _living(parameters))
 
 
 def _cut(layers: Layers, index: int) -> str:
     """Return the cut in which all layers from one on are one, as one would write it."""
-    named = {id(module): name for name, module in layers.model.named_modules()}
+    named = {id(module): name for name, module in named_modules(layers.model)}
     before = [parts for layer in layers[:index] if (parts := _parts(layer, named))]
     together = [name for layer in layers[index:] for name in _parts(layer, named)]
     written = [repr(parts[0] if len(parts) == 1 else parts) for parts in before]
@@ -188,9 +195,9 @@ def _parts(layer: Layer, named: dict[int, str]) -> list[str]:
     own = {id(parameter) for _, parameter in layer.parameters}
 
     def lies_inside(module: nn.Module) -> bool:
-        ids = {id(parameter) for parameter in module.parameters()}
+        ids = {id(parameter) for parameter in parameters_in(module)}
         return bool(ids) and ids <= own
 
     whole = [m for m in layer.modules if named.get(id(m)) and lies_inside(m)]
-    parts_of_parts = {id(inner) for module in whole for inner in list(module.modules())[1:]}
+    parts_of_parts = {id(inner) for module in whole for inner in list(modules_in(module))[1:]}
     return [named[id(module)] for module in whole if id(module) not in parts_of_parts]

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from freezeout.errors import DistributedError, check_number
+from freezeout.layers import modules_in, named_parameters
 from freezeout.wrappers.agreement import Agreement, is_joined
 from freezeout.wrappers.ddp import (
     broadcasts_buffers,
@@ -127,7 +128,7 @@ class Companions:
         new = {id(module) for module in frozen} - self._frozen
         buffers = [
             buffer
-            for module in self._model.modules()
+            for module in modules_in(self._model)
             if id(module) in new
             for buffer in module._buffers.values()
             if buffer is not None
@@ -158,10 +159,10 @@ class Companions:
 
     def _bring_in_line(self, wrapper: DistributedDataParallel, frozen: Sequence[nn.Module]) -> None:
         if obstacle(wrapper) is None:
-            ignore_buffers(wrapper, self._model.modules(), frozen)
+            ignore_buffers(wrapper, modules_in(self._model), frozen)
             rebuild(wrapper)
         elif self._replace is not None:
-            ignore_buffers(wrapper, self._model.modules(), frozen)
+            ignore_buffers(wrapper, modules_in(self._model), frozen)
             if exchanged(wrapper):
                 self._replace(rewrap(wrapper))
             else:
@@ -169,7 +170,7 @@ class Companions:
 
     def _agree(self) -> Agreement:
         if self._agreement is None:
-            self._agreement = Agreement(name for name, _ in self._model.named_parameters())
+            self._agreement = Agreement(name for name, _ in named_parameters(self._model))
         if self._timeout is not None:
             self._agreement.timeout = self._timeout
         return self._agreement

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from freezeout.layers import Layers
+from freezeout.layers import Layers, modules_in, named_parameters, parameters_in
 from freezeout.wrappers import dynamo
 
 __all__ = ["Graphs", "Region", "graphs_of", "recompile_trouble", "regions"]
@@ -173,7 +173,7 @@ class Graphs:
         A class with instances that are compiled by themselves is counted with those.
         """
         found: dict[CodeType, list[Region]] = {}
-        for module in self._layers.model.modules():
+        for module in modules_in(self._layers.model):
             region = Region(module, module)
             code = region.code
             if code is not None and code not in seen and dynamo.graphs(code):
@@ -187,7 +187,7 @@ def graphs_of(region: Region) -> int:
 
 
 def _layers_inside(module: nn.Module, layers: Layers) -> list[int]:
-    inside = {id(p) for p in module.parameters()}
+    inside = {id(p) for p in parameters_in(module)}
     return [layer.index for layer in layers if any(id(p) in inside for _, p in layer.parameters)]
 
 
@@ -206,7 +206,7 @@ def _is_whole(same: Iterable[Region], layers: Layers) -> bool:
 
 def _fixed(region: Region, layers: Layers) -> tuple[Any, list[int]]:
     """Return what never changes about a region: its shapes, and the layers in it."""
-    shapes = tuple((name, tuple(p.shape)) for name, p in region.module.named_parameters())
+    shapes = tuple((name, tuple(p.shape)) for name, p in named_parameters(region.module))
     return shapes, _layers_inside(region.module, layers)
 
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from freezeout.layers import parameters_in
 from freezeout.wrappers.agreement import is_joined
 from freezeout.wrappers.ddp import (
     is_retired,
@@ -48,7 +49,7 @@ def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
 
 
 def _around(model: nn.Module) -> list[DistributedDataParallel]:
-    place = {id(p): i for i, p in enumerate(model.parameters())}
+    place = {id(p): i for i, p in enumerate(parameters_in(model))}
     found = []
     for wrapper in instances_of(DistributedDataParallel):
         shared = [place[id(p)] for p in _parameters(wrapper) if id(p) in place]
@@ -96,7 +97,7 @@ def subclasses_of(kind: type[T]) -> list[type[T]]:
 
 def _parameters(wrapper: DistributedDataParallel) -> Iterator[nn.Parameter]:
     inner = wrapper.__dict__.get("_modules", {}).get("module")  # it may be half made
-    return inner.parameters() if isinstance(inner, nn.Module) else iter(())
+    return parameters_in(inner) if isinstance(inner, nn.Module) else iter(())
 
 
 def _is_alive(wrapper: DistributedDataParallel) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
+from freezeout.layers import modules_in
+
 __all__ = ["Sharded", "gathered_forms", "is_sharded", "reshard"]
 
 # In a group's __dict__, where another freezer finds it: its settings before it was kept gathered.
@@ -24,7 +26,7 @@ def _groups(model: nn.Module) -> list[Any]:
     """Return the modules of a model that ``fully_shard`` was applied to, outermost first."""
     fsdp = sys.modules.get("torch.distributed.fsdp")  # importing it takes half a second
     kind = getattr(fsdp, "FSDPModule", None)
-    return [] if kind is None else [m for m in model.modules() if isinstance(m, kind)]
+    return [] if kind is None else [m for m in modules_in(model) if isinstance(m, kind)]
 
 
 def is_sharded(model: nn.Module) -> bool:
