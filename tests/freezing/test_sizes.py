@@ -141,3 +141,16 @@ def test_a_size_that_the_mode_of_what_is_inside_chooses_is_refused() -> None:
     freezer.set_depth(2)
     with pytest.raises(PrefixError, match=r"ByInner is frozen, .* the mode of what is inside it"):
         model(torch.randn(4, 1, 12, 12))
+
+
+def test_hooks_of_others_inside_see_no_pass_on_the_side() -> None:
+    model = Net(Chance).train()
+    freezer = Freezer(split_layers(model, layers=NAMES), strict=True)
+    freezer.look_ahead()
+    model(torch.randn(4, 1, 12, 12))
+    seen: list[bool] = []
+    model.part.norm.register_forward_hook(lambda module, args, out: seen.append(module.training))
+    freezer.set_depth(2)
+    for _ in range(2):
+        model(torch.randn(4, 1, 12, 12))
+    assert seen == [False, False]

@@ -111,7 +111,7 @@ class Trial:
         guard.tried = True
         kind: type = type(module)
         fits = self._outlines.fits(module, outline(output))
-        if fits and not reads_mode(kind):
+        if fits and (not reads_mode(kind) or _has_hooks_inside(module)):
             return None
         try:
             usual = _on_the_side(module, args, kwargs, as_asked=True)
@@ -135,6 +135,17 @@ class Trial:
             _refuse(module, "takes the mode of what is inside it")
         self._outlines.decide(module, True)
         return mended
+
+
+def _has_hooks_inside(module: nn.Module) -> bool:
+    """Return whether hooks of others are inside, which would see one more pass."""
+    return any(
+        not isinstance(hook, Hook)
+        for inner in module.modules()
+        if inner is not module
+        for hooks in (inner._forward_pre_hooks, inner._forward_hooks)
+        for hook in hooks.values()
+    )
 
 
 def _on_the_side(
