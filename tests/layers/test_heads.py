@@ -1,6 +1,7 @@
 """Heads side by side are one last layer, whichever runs or is defined last."""
 
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -349,7 +350,7 @@ def test_other_heads_are_named_in_a_warning():
         split_layers(Deep())
     assert [str(warning.message) for warning in caught] == [
         "'auxiliary.2' looks like a head beside 'end', and only the last layer never freezes. Give "
-        "example=, which shows it, or name the layers, both as the last one: "
+        "example=, which shows what it is, or if it is a head name both as the last layer: "
         "layers=[..., ('auxiliary.2', 'end')]."
     ]
     assert caught[0].filename == __file__
@@ -410,3 +411,44 @@ def test_other_networks_bring_no_warning(kind):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         split_layers(kind())
+
+
+def stack(*widths: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.Tanh()))
+    )
+
+
+def of_parts(**parts: nn.Module) -> nn.Module:
+    model = nn.Module()
+    for name, part in parts.items():
+        model.add_module(name, part)
+    return model
+
+
+@pytest.mark.parametrize("critic_first", [False, True])
+@pytest.mark.parametrize("trunk", [False, True])
+def test_a_stack_beside_another_is_told_without_an_example(critic_first, trunk):
+    one, other = stack(8, 64, 64, 4), stack(8, 64, 64, 1)
+    parts = {"critic": other, "actor": one} if critic_first else {"actor": one, "critic": other}
+    model = of_parts(**({"trunk": stack(5, 32, 8)} if trunk else {}), **parts)
+    first, second = parts
+    with pytest.warns(
+        FrozenPrefixWarning, match=f"'{first}' looks like it stands beside .{second}"
+    ):
+        split_layers(model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        of_parts(encoder=stack(8, 64, 4), decoder=stack(4, 64, 8)),
+        of_parts(one=stack(8, 16, 8), two=stack(8, 16, 8), head=nn.Linear(8, 3)),
+        of_parts(value=stack(8, 16, 6), gate=stack(8, 16, 6), out=stack(6, 16, 3)),
+    ],
+    ids=["autoencoder", "one after the other", "gated"],
+)
+def test_stacks_that_are_taken_are_no_heads(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split_layers(model)

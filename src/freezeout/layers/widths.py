@@ -42,7 +42,7 @@ def warn_of_heads(model: nn.Module, units: Sequence[Unit], *, stacklevel: int) -
         stacklevel: Whose line the warning names, 1 for the caller of this.
     """
     learning = [unit for unit in units if unit_learns(model, unit)]
-    message = _first_is_head(learning) or _other_head(learning)
+    message = _first_is_head(learning) or _other_head(learning) or _stack_beside(model, learning)
     if message:
         warnings.warn(message, FrozenPrefixWarning, stacklevel=stacklevel + 1)
 
@@ -79,6 +79,44 @@ def _other_head(units: Sequence[Unit]) -> str | None:
                 f"the last layer: layers=[..., ({one!r}, {other!r})]."
             )
     return None
+
+
+def _stack_beside(model: nn.Module, units: Sequence[Unit]) -> str | None:
+    """Return what to say if two parts of a model start at the same place, each with its own end.
+
+    That is an actor beside a critic, with nothing before them or behind the same trunk.
+    """
+    if isinstance(model, nn.Sequential):
+        return None
+    stacks = list(_stacks(model, units).items())
+    for i, (one, maps) in enumerate(stacks[:-1]):
+        other, others = stacks[i + 1]
+        if len(maps) < 2 or len(others) < 2:
+            continue
+        takes, gives = _widths(maps[0])[0], _widths(maps[-1])[1]
+        before = stacks[i - 1][1] if i else []
+        if i and not (before and _widths(before[-1])[1] == takes):
+            continue
+        behind = {_widths(module)[0] for _, found in stacks[i + 1 :] for module in found}
+        if _widths(others[0])[0] == takes and gives not in behind:
+            return (
+                f"{one!r} looks like it stands beside {other!r}: both take {takes} features, and "
+                f"nothing takes the {gives} that {one!r} gives. Without an example, all of it "
+                "freezes first. Give example=, which shows what it is, or name both together: "
+                f"layers=[..., ({one!r}, {other!r})], or layer by layer in pairs."
+            )
+    return None
+
+
+def _stacks(model: nn.Module, units: Sequence[Unit]) -> dict[str, list[nn.Module]]:
+    """Return the chain of maps in each part of a model that learns; none if it is no chain."""
+    parts: dict[str, list[nn.Module]] = {}
+    for unit in units:
+        parts.setdefault(unit.names[0].partition(".")[0], []).extend(_maps(unit))
+    return {
+        name: maps if all(_widths(a)[1] == _widths(b)[0] for a, b in pairwise(maps)) else []
+        for name, maps in parts.items()
+    }
 
 
 def _take_the_same(one: Sequence[nn.Module], last: Sequence[nn.Module]) -> bool:
