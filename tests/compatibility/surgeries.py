@@ -32,7 +32,7 @@ class Surgery:
         outcome: See `outcome.MEANING`.
         words: Where told or refused: a part of what is said.
         note: What a user should know, for the table.
-        at_next_freeze: Whether what comes into frozen layers freezes with the next layer only.
+        freezes_late: Whether what comes into frozen layers freezes some updates later.
     """
 
     name: str
@@ -40,12 +40,14 @@ class Surgery:
     outcome: Outcome = "works"
     words: str = ""
     note: str = ""
-    at_next_freeze: bool = False
+    freezes_late: bool = False
 
     def __post_init__(self) -> None:
         """Say it in the table."""
-        if self.at_next_freeze:
-            object.__setattr__(self, "note", "what is new in frozen layers freezes with the next")
+        if self.freezes_late:
+            object.__setattr__(
+                self, "note", "what is new in frozen layers freezes within a few updates"
+            )
 
 
 class Adapter(nn.Module):
@@ -245,7 +247,7 @@ def leave_a_copy(model: Any, optimizer: Optimizer) -> None:
 
 _NOBODY = "no optimizer holds"
 _MOVED = "frozen parameters or buffers moved"
-_LATER: Any = {"at_next_freeze": True}
+_LATER: Any = {"freezes_late": True}
 
 SURGERIES = [
     Surgery("`SyncBatchNorm.convert_sync_batchnorm`", sync_norms, "told", _MOVED, **_LATER),
@@ -272,7 +274,7 @@ SURGERIES = [
     Surgery("`load_state_dict`", load_a_state),
     Surgery("head replaced", replace_the_head, "told", _NOBODY),
     Surgery("block that learns replaced", replace_a_block, "told", _NOBODY),
-    Surgery("frozen block replaced", replace_the_frozen_block, "told", _NOBODY, **_LATER),
+    Surgery("frozen block replaced", replace_the_frozen_block, **_LATER),
     Surgery("block that learns removed", remove_a_block),
     Surgery("frozen block removed", remove_the_frozen_block),
     Surgery("block added", add_a_block, "told", _NOBODY),

@@ -17,6 +17,9 @@ from tests.contracts import SCHEDULE, STEPS, bits, make_net, train
 AT = 5
 """After so many updates it is done; blocks freeze after 4, 7 and 10."""
 
+LATE = 6
+"""Updates after which what has come into a frozen block is found: two after the freeze."""
+
 
 class Live:
     """Look at the blocks of the model as it is now, whatever has been done to it."""
@@ -26,17 +29,17 @@ class Live:
         model: Any,
         optimizer: torch.optim.Optimizer,
         scheduler: FreezeOut,
-        waits_for: int | None = None,
+        start: int = 0,
     ) -> None:
         self.model, self.scheduler = model, scheduler
-        self._waits_for = waits_for
+        self._start = start
         self._held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._still: dict[str, torch.Tensor] = {}
         self._since = self._learning()
         self.held = len(self._since)
 
     def __call__(self, done: int) -> None:
-        if self._waits_for is not None and self.scheduler.frozen < self._waits_for:
+        if self.scheduler.last_epoch < self._start:
             return
         now = {}
         learning = {id(p) for part in self._parts() for p in part.parameters()}
@@ -77,7 +80,7 @@ def test_surgery_between_two_freezes(surgery: Surgery) -> None:
         torch.manual_seed(0)
         surgery.do(model, optimizer)
         model.train()
-        live = Live(model, optimizer, scheduler, 2 if surgery.at_next_freeze else None)
+        live = Live(model, optimizer, scheduler, LATE if surgery.freezes_late else 0)
         if surgery.outcome == "refused":
             with pytest.raises((ValueError, freezeout.FreezeOutError), match=surgery.words):
                 finish(model, optimizer, scheduler)
