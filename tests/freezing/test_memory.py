@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, PrefixError, split_layers
+from freezeout import (
+    FreezeOut,
+    Freezer,
+    FrozenPrefixWarning,
+    PrefixError,
+    split_layers,
+)
 
 
 def make(kind=torch.optim.SGD, **options):
@@ -130,3 +136,14 @@ def test_a_part_that_was_to_be_tried_is_forgotten():
     assert gone() is None
     freezer.unfreeze()
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_an_earlier_run_says_nothing_of_what_the_next_has_thawed():
+    model, optimizer, first = make()
+    train_until_frozen(model, optimizer, first)
+    with pytest.warns(FrozenPrefixWarning, match="an earlier freeze left frozen learn again"):
+        second = FreezeOut(optimizer, model, total_steps=20, t0=0.3, spacing="linear")
+    train(model, optimizer, second, 2)  # and warnings are errors
+    assert model[0].weight.requires_grad
+    train_until_frozen(model, optimizer, second)
+    assert not model[0].weight.requires_grad

@@ -32,6 +32,9 @@ from freezeout.layers import is_ours, named_parameters, parameters_in
 
 __all__ = ["Keeper"]
 
+_LATEST: WeakKeyDictionary[nn.Module, weakref.ref[Keeper]] = WeakKeyDictionary()
+"""The keeper of a model's last freezer: that one has thawed what those before it froze."""
+
 
 class Keeper:
     """Account for parameters, and watch what a freezer's optimizers do to them.
@@ -47,6 +50,7 @@ class Keeper:
         self, model: nn.Module, optimizers: list[Optimizer], *, strict: bool, witness: bool
     ) -> None:
         self._model = model
+        _LATEST[model] = weakref.ref(self)
         self._optimizers = optimizers
         self._strict = strict
         self._witness = Witness() if witness else None
@@ -190,7 +194,7 @@ class Keeper:
     def _tell_of_thawed(self) -> None:
         """Tell of frozen parameters that were made to require a gradient, and have a rate."""
         thawed = {id(p): name for name, p in self._kept if p.requires_grad}
-        if not thawed:
+        if not thawed or _LATEST[self._model]() is not self:
             return
         if self._witness is not None:
             self._witness.leave_thawed()

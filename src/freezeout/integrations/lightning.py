@@ -223,6 +223,8 @@ class FreezeOutCallback(Callback):
     def _how_to_cut(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         if any(given is not None for given in self._cut.values()):
             return self._cut
+        if pl_module.example_input_array is None and trainer.train_dataloader is None:
+            return {"layers": None}  # not made yet: nothing has asked for its length
         layers = cut_by_samples(pl_module, partial(_example, trainer, pl_module))
         if layers is not None and any(
             pl_module.get_parameter(n).requires_grad for n in layers.idle
@@ -243,7 +245,7 @@ def _example(trainer: Trainer, pl_module: LightningModule) -> Any:
     """Return an input of ``forward``: the module's own, or from the training data."""
     if pl_module.example_input_array is not None:
         return pl_module.example_input_array
-    loader: Any = trainer.train_dataloader  # None until something asked for its length
+    loader: Any = trainer.train_dataloader
     batches = loader.batch_sampler is not None
     return for_forward(pl_module, first_samples(loader.dataset, loader.collate_fn, batches=batches))
 
