@@ -140,7 +140,8 @@ def swept(cluster, tmp_path_factory):
 @pytest.mark.slow
 def test_the_command_shows_the_runs_and_nothing_of_ray(swept):
     assert (swept.ran.returncode, swept.ran.stderr) == (0, "")
-    lines = swept.ran.stdout.splitlines()
+    # A busy machine spoils the costs that are measured, and that is said, too.
+    lines = [line for line in swept.ran.stdout.splitlines() if "spoilt costs" not in line]
     assert lines[:3] == [
         "preparing digits",
         "measuring what a training step costs",
