@@ -1,5 +1,6 @@
 """Let what wraps a model follow its frozen prefix: DDP, FSDP2, ``torch.compile``, checkpointing."""
 
+from freezeout.wrappers.agreement import is_joined
 from freezeout.wrappers.checkpointing import refuse_reentrant
 from freezeout.wrappers.companions import Companions, Replace
 from freezeout.wrappers.compile import Graphs, Region, graphs_of, recompile_trouble, regions
@@ -15,6 +16,7 @@ __all__ = [
     "gathered_forms",
     "graphs_of",
     "instances_of",
+    "is_joined",
     "is_sharded",
     "recompile_trouble",
     "reduced_elements",
