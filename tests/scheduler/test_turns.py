@@ -159,7 +159,7 @@ def test_an_objective_of_the_trunk_alone_keeps_the_trunk() -> None:
 
 @pytest.mark.parametrize("name", ["in turn", "the first one seldom"])
 def test_its_control_sets_the_same_rates(name: str) -> None:
-    """Both plan anew at the same update, and end in the same weights."""
+    """Both plan again at the same update, and end in the same weights."""
     ends = []
     for kind in (FreezeOut, RateOnly):
         model = Heads()

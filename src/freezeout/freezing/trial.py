@@ -128,13 +128,13 @@ class Trial:
             _refuse(module, "changes its input in place, so it cannot be run again")
         guard.keeps_flag = True
         guard.hold()
-        mended = _run_again(module, args, kwargs)
-        if not alike(outline(mended, sizes=True), usual):
+        repeated = _run_again(module, args, kwargs)
+        if not alike(outline(repeated, sizes=True), usual):
             guard.keeps_flag = False
             guard.hold()
             _refuse(module, "takes the mode of what is inside it")
         self._outlines.decide(module, True)
-        return mended
+        return repeated
 
 
 def _has_hooks_inside(module: nn.Module) -> bool:

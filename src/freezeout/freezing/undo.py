@@ -9,6 +9,7 @@ from types import FrameType
 from torch import nn
 
 from freezeout.errors import FrozenPrefixWarning
+from freezeout.freezing.account import name_some
 from freezeout.freezing.eval_mode import back_to_mode
 from freezeout.freezing.hooks import forget_hooks
 from freezeout.freezing.quiet import let_change
@@ -60,10 +61,9 @@ def start_thawed(model: nn.Module) -> None:
     names = _undo(model)
     if not names:
         return
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     warnings.warn(
         f"parameters that an earlier freeze left frozen learn again: "
-        f"{', '.join(map(repr, names[:3]))}{more}. If one was meant to stay frozen, call "
+        f"{name_some(names)}. If one was meant to stay frozen, call "
         "freezeout.unfreeze(model) first, then freeze it by hand.",
         FrozenPrefixWarning,
         stacklevel=_to_caller(),

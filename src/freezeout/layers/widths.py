@@ -166,4 +166,5 @@ def _widths(module: nn.Module) -> tuple[int, int]:
     """Return how many features or channels a map takes and gives."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
+    # A convolution: to the type checker its attributes may be modules.
     return int(module.in_channels), int(module.out_channels)  # type: ignore[arg-type]
