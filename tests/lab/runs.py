@@ -105,3 +105,13 @@ def planned(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -
     """Run ``freezeout plan`` in this process; return what it printed."""
     assert main(["plan", *map(str, words)]) == code
     return capsys.readouterr()
+
+
+class Listening(Observer):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)

@@ -10,7 +10,6 @@ from freezeout import CheckpointError, CostError, Plan, RunError, Schedule, plan
 from freezeout.lab.cli import main
 from freezeout.lab.cli.follow import plan_settings
 from freezeout.lab.training import (
-    Observer,
     RunFolder,
     Settings,
     Trainer,
@@ -28,18 +27,11 @@ from tests.lab.runs import (
     SMALL_ARGUMENTS,
     KillAt,
     KilledError,
+    Listening,
     assert_same_end,
     small,
     train,
 )
-
-
-class Listening(Observer):
-    def __init__(self):
-        self.messages = []
-
-    def message(self, text):
-        self.messages.append(text)
 
 
 def a_trainer(**changes):

@@ -7,25 +7,18 @@ import torch
 
 from freezeout import plan
 from freezeout.lab.cli import main
-from freezeout.lab.training import Observer, RunFolder, Trainer, prepare, resume, run_costs, start
+from freezeout.lab.training import RunFolder, Trainer, prepare, resume, run_costs, start
 from freezeout.lab.training.processes import Processes
 from freezeout.lab.training.threads import chosen_threads, most_threads, pick_threads
 from tests.lab.runs import (
     SMALL_ARGUMENTS,
     KillAt,
     KilledError,
+    Listening,
     assert_same_end,
     small,
     train,
 )
-
-
-class Listening(Observer):
-    def __init__(self):
-        self.messages = []
-
-    def message(self, text):
-        self.messages.append(text)
 
 
 @pytest.fixture
