@@ -346,5 +346,7 @@ def test_an_optimizer_that_only_lies_around_or_trains_what_learns_is_not_told() 
     loss_of(model, 0).backward()
     leftover.step()
     _take_turns(model, leftover, steps=False, strict=True)
+    assert not model[0].weight.requires_grad
     model = make_net()
     _take_turns(model, SGD(model[4].parameters(), lr=0.01), strict=True)
+    assert not model[0].weight.requires_grad

@@ -239,6 +239,7 @@ def test_properties_that_raise_are_no_concern() -> None:
 def test_wrappers_without_weak_references_are_looked_through() -> None:
     model = make_net()
     runs(Slots(SGD(model.parameters(), lr=0.02)), model)
+    assert not model[0].weight.requires_grad
 
 
 @pytest.mark.parametrize("kind", [ByValue, ByValueWithHash])

@@ -7,7 +7,7 @@ from freezeout.freezing.eval_mode import (
 from freezeout.freezing.eval_mode import chooses_only
 from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener
 from freezeout.freezing.groups import check_groups, split_groups
-from freezeout.freezing.holders import note_wrappers, unwrap_optimizer
+from freezeout.freezing.holders import held_by, note_wrappers, unwrap_optimizer
 from freezeout.freezing.optimizers import (
     check_optimizer,
     is_active,
@@ -27,6 +27,7 @@ __all__ = [
     "check_optimizer",
     "check_takes_rates",
     "chooses_only",
+    "held_by",
     "is_active",
     "is_inner_step",
     "makes_state_only",

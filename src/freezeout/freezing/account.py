@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from torch import nn
 from torch.optim import Optimizer
 
-from freezeout.freezing.holders import other_holders
+from freezeout.freezing.holders import held_by, other_holders
 from freezeout.layers import is_ours, named_parameters
 from freezeout.text import plain_table
 from freezeout.wrappers import gathered_forms
@@ -114,7 +114,7 @@ def take_account(
     """
     forms = gathered_forms(model)
     parameters = [(n, p, id(forms.get(id(p), p))) for n, p in named_parameters(model)]
-    mine = _held(optimizers)
+    mine = held_by(optimizers)
     if others is None:
         left = [p for _, p, known in parameters if p.requires_grad and known not in mine]
         others = other_holders(optimizers, left) if left else ()
@@ -163,7 +163,7 @@ def check_thawed(model: nn.Module, optimizer: Optimizer) -> None:
     Raises:
         ValueError: If there are such parameters.
     """
-    mine = _held([optimizer])
+    mine = held_by([optimizer])
     named = [
         (name, p)
         for name, p in named_parameters(model)
@@ -175,7 +175,7 @@ def check_thawed(model: nn.Module, optimizer: Optimizer) -> None:
     others = other_holders([optimizer], [p for _, p in named])
     if optimizer not in earlier:  # those of an earlier run may still be there, and do nothing
         others = [other for other in others if all(other is not e for e in earlier)]
-    held = _held(others)
+    held = held_by(others)
     missing = [name for name, p in named if id(p) not in held]
     if missing:
         raise ValueError(
@@ -193,7 +193,3 @@ def name_some(names: Sequence[str]) -> str:
     """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(map(repr, names[:3]))}{more}"
-
-
-def _held(optimizers: Iterable[Optimizer]) -> set[int]:
-    return {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}

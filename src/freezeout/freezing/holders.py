@@ -15,6 +15,7 @@ from freezeout.wrappers import instances_of, subclasses_of
 
 __all__ = [
     "has_hooks",
+    "held_by",
     "holders_of",
     "keeps_tensors",
     "note_all",
@@ -140,6 +141,15 @@ def _search(ours: list[Optimizer], wanted: set[int]) -> list[Optimizer]:
         elif isinstance(inner, Optimizer) and wanted & _ids(inner):
             found[id(inner)] = inner
     return list(found.values())
+
+
+def held_by(optimizers: Iterable[Optimizer]) -> set[int]:
+    """Return the ``id`` of every parameter that some optimizers hold.
+
+    Args:
+        optimizers: Those that step.
+    """
+    return {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
 
 
 def has_hooks(optimizer: Optimizer) -> bool:

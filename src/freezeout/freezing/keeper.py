@@ -23,7 +23,7 @@ from freezeout.freezing.bits import can_read
 from freezeout.freezing.causes import cause_of_movement, cause_of_standstill
 from freezeout.freezing.eval_mode import StayInEval
 from freezeout.freezing.eval_mode import guard_of as mode_guard_of
-from freezeout.freezing.holders import has_hooks, note_all, other_holders
+from freezeout.freezing.holders import has_hooks, held_by, note_all, other_holders
 from freezeout.freezing.learners import Learners
 from freezeout.freezing.optimizers import is_inner_step, makes_state_only
 from freezeout.freezing.step_guard import StepGuard, guard_of
@@ -243,7 +243,7 @@ class Keeper:
     def _tell_of_both(self, freezing: Sequence[tuple[str, nn.Parameter]]) -> None:
         """Tell of optimizers that train what is about to be frozen beside the freezer's."""
         for other in self._others.stepping(self._optimizers):
-            held = {id(p) for group in other.param_groups for p in group["params"]}
+            held = held_by([other])
             kind = type(other).__name__
             self._tell(
                 f"both {kind}",
@@ -261,7 +261,7 @@ class Keeper:
         A search finds wrappers, too, that were made since; a wide one all that train the model.
         """
         left = [p for p in parameters_in(self._model) if p.requires_grad]
-        held = {id(p) for o in self._optimizers for g in o.param_groups for p in g["params"]}
+        held = held_by(self._optimizers)
         left = left if widely else [p for p in left if id(p) not in held]
         found = other_holders(self._optimizers, left) if left else []
         others = self._others.alive(found)

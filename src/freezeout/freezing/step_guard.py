@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezeout.freezing.bits import can_read, same_bits
-from freezeout.freezing.holders import holders_of, keeps_tensors
+from freezeout.freezing.holders import held_by, holders_of, keeps_tensors
 from freezeout.freezing.lists import walks_beside_groups, walks_beside_parameters
 from freezeout.freezing.optimizers import is_inner_step, keeps_parts, makes_state_only
 
@@ -76,7 +76,7 @@ class StepGuard:
             optimizer: The guard's own.
             tell: A method that is told what went wrong. Its object may go away.
         """
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        held = held_by([optimizer])
         self.put_back(optimizer)
         before, self._frozen = self._frozen, {id(p): (n, p) for n, p in frozen if id(p) in held}
         self._wrapped = keeps_tensors(optimizer)

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from freezeout.errors import FrozenPrefixWarning
+from freezeout.freezing import held_by
 from freezeout.layers import Layer, Layers, modules_in, named_modules, parameters_in
 
 __all__ = ["Turns"]
@@ -59,7 +60,7 @@ class Turns:
             (i, [weakref.ref(p) for p in ps]) for i, ps in reversed(learning) if ps
         ]
         self._optimizers = optimizers
-        held = _held(optimizers[:1])
+        held = held_by(optimizers[:1])
         self._holds_all = all(id(p) in held for _, ps in learning for p in ps)
         self._passes = 0
         self._task = -1
@@ -107,7 +108,7 @@ class Turns:
     def _pass_ended(self) -> None:
         seen, self._in_pass = self._in_pass, set()
         if not self._holds_all:
-            held = _held(self._optimizers)
+            held = held_by(self._optimizers)
             of_layer = dict(self._from_the_end)
             if not any(id(p) in held for i in seen for p in _living(of_layer[i])):
                 return
@@ -161,10 +162,6 @@ def _end(turns: weakref.ref[Turns]) -> Callable[[], None]:
             alive._pass_ended()
 
     return end
-
-
-def _held(optimizers: Sequence[Optimizer]) -> set[int]:
-    return {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
 
 
 def _is_one_of_several() -> bool:
