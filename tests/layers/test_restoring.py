@@ -61,6 +61,44 @@ def test_an_example_leaves_no_state_in_plain_attributes() -> None:
     assert model.cache == {"sizes": [3], "more": []}
 
 
+class HookedAtFirst(nn.Module):
+    """Hooks its parts up in the first pass and notes so; uses up a hook of its own in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.seen: list[torch.Tensor] = []
+        self.once = self.a.register_forward_pre_hook(self._once)
+
+    def _once(self, module: nn.Module, args: tuple[torch.Tensor]) -> None:
+        self.once.remove()
+
+    def _note(self, module: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        self.seen.append(output)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not getattr(self, "is_hooked", False):
+            for part in (self.a, self.b):
+                part.register_forward_hook(self._note)
+            self.is_hooked = True
+        self.seen.clear()
+        self.b(self.a(x).relu())
+        first, second = self.seen
+        return first + second
+
+
+def test_a_model_that_hooks_itself_up_does_so_once() -> None:
+    """As models of transformers do whose hidden states are asked for."""
+    model = HookedAtFirst()
+    split_layers(model, example=torch.randn(2, 8))
+    assert not model.a._forward_hooks
+    assert len(model.a._forward_pre_hooks) == 1
+    for _ in range(2):
+        model(torch.randn(2, 8))
+        assert len(model.a._forward_hooks) == len(model.b._forward_hooks) == 1
+        assert not model.a._forward_pre_hooks
+
+
 class Inside(nn.Module):
     """Holds a module with state in a container, and draws from NumPy."""
 

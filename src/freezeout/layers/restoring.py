@@ -19,16 +19,17 @@ from freezeout.tensors import tensors_in
 __all__ = ["put_back", "same_bits"]
 
 _CONTAINERS = (list, dict, OrderedDict, defaultdict, Counter, deque, set)
-_REGISTERS = ("_parameters", "_buffers", "_modules")
 _OF_TORCH = frozenset(vars(nn.Module()))  # registers, hooks, the mode
+_REGISTERS = tuple(name for name, value in vars(nn.Module()).items() if type(value) in _CONTAINERS)
 _WRAPPERS = ("torch.distributed", "torch.nn.parallel")  # these set themselves up in a first pass
 
 
 @contextmanager
 def put_back(model: nn.Module, inputs: Any = (), *, parameters: bool = False) -> Iterator[None]:
-    """Put back modes, registers, buffers, plain attributes and random numbers afterwards.
+    """Put back modes, registers, hooks, buffers, plain attributes and random numbers afterwards.
 
-    Of attributes, lists, dictionaries, sets and dense tensors are put back as they were; other
+    Hooks and attributes come back together: a model that hooks itself up in its first pass and
+    notes so in an attribute, as those of transformers do, would do it twice. Of attributes, lists, dictionaries, sets and dense tensors are put back as they were; other
     objects are not looked into. A module that builds its parts in the pass keeps them, with its
     attributes.
 
@@ -60,12 +61,12 @@ def put_back(model: nn.Module, inputs: Any = (), *, parameters: bool = False) ->
 
 
 class _Kept:
-    """What a module was: its mode, its registers, its plain attributes and what those hold."""
+    """What a module was: its mode, its registers and hooks, its plain attributes and what those hold."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._mode = module.training
-        self._registers: list[tuple[Any, dict[str, Any]]] = []
+        self._registers: dict[str, tuple[Any, Any]] = {}
         self._attributes: dict[str, Any] = {}
         self._containers: dict[int, tuple[Any, Any]] = {}
         self._is_kept = not (
@@ -74,8 +75,9 @@ class _Kept:
         )
         self.tensors: list[torch.Tensor] = []
         if self._is_kept:
-            registers = [getattr(module, name) for name in _REGISTERS]
-            self._registers = [(register, dict(register)) for register in registers]
+            for name in _REGISTERS:
+                register = getattr(module, name)
+                self._registers[name] = (register, register.copy())
             self._attributes = _own(module)
             for value in self._attributes.values():
                 self._look(value)
@@ -95,7 +97,7 @@ class _Kept:
         self._module.training = self._mode
         if not self._is_kept or self._has_built():
             return
-        for register, before in self._registers:
+        for register, before in self._registers.values():
             _refill(register, before)
         place, now = self._module.__dict__, _own(self._module)
         for name in now.keys() - self._attributes.keys():
@@ -108,8 +110,8 @@ class _Kept:
 
     def _has_built(self) -> bool:
         """Return whether the pass has made parts or parameters that were not there before."""
-        (own, parameters), _, (parts, modules) = self._registers
-        return bool(own.keys() - parameters.keys() or parts.keys() - modules.keys())
+        added = [self._registers[name] for name in ("_parameters", "_modules")]
+        return any(now.keys() - before.keys() for now, before in added)
 
 
 def _own(module: nn.Module) -> dict[str, Any]:
