@@ -20,15 +20,25 @@ FACES = [path for path in FILES if path.stem == "__init__"]
 
 # From the top of the house down: a room imports rooms above it only.
 ROOMS = (
-    *("errors", "tensors", "text", "schedule", "layers", "wrappers", "freezing", "policies"),
+    *(
+        "errors",
+        "tensors",
+        "text",
+        "storage",
+        "schedule",
+        "layers",
+        "wrappers",
+        "freezing",
+        "policies",
+    ),
     *("scheduler", "reference", "cache", "prefix", "recording", "costs", "planning"),
     *("integrations", "lab"),
 )
 LAB_ROOMS = (
-    *("files", "importing", "models", "data", "training", "evidence", "report", "experiments"),
+    *("streams", "importing", "models", "data", "training", "evidence", "report", "experiments"),
     *("finetuning", "cli"),
 )
-ON_STANDARD_LIBRARY = {"errors", "text", "schedule"}
+ON_STANDARD_LIBRARY = {"errors", "text", "storage", "schedule"}
 AT_THE_ROOT = {"__init__", "__main__", "errors", "reference", "tensors", "text"}
 MOST_LINES = 400
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from freezeout.lab.files import write_text
+from freezeout.storage import write_text
 
 __all__ = [
     "RESULTS",

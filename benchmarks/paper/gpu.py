@@ -41,8 +41,8 @@ from freezeout.errors import FreezeOutError
 from freezeout.lab.cli import main as freezeout
 from freezeout.lab.evidence import Comparison, RunRecord, compare, comparison_csv, comparison_rows
 from freezeout.lab.experiments import read_run
-from freezeout.lab.files import write_text
 from freezeout.lab.training import RunFolder
+from freezeout.storage import write_text
 
 __all__ = ["CELLS", "main"]
 

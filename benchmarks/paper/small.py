@@ -22,7 +22,7 @@ from freezeout.errors import FreezeOutError, RunError
 from freezeout.lab.cli import main as freezeout
 from freezeout.lab.evidence import Comparison, compare, comparison_csv
 from freezeout.lab.experiments import read_runs
-from freezeout.lab.files import write_text
+from freezeout.storage import write_text
 
 __all__ = ["main"]
 

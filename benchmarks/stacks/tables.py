@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.command import RESULTS
-from freezeout.lab.files import write_text
+from freezeout.storage import write_text
 
 __all__ = ["filled", "main", "tables"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
@@ -14,10 +13,15 @@ from freezeout.costs.layer_cost import LayerCost, is_finite
 from freezeout.costs.trouble import trouble_in, trouble_words
 from freezeout.errors import CostError, check_number, check_whole
 from freezeout.layers import Layers
+from freezeout.storage import KeptFile, read_json, write_json
 from freezeout.tensors import tensor_bytes
 from freezeout.text import milliseconds, percent, plain_table
 
 __all__ = ["Costs"]
+
+_FILE = KeptFile(
+    "file of costs", "Give the costs.json that freezeout plan wrote.", "Measure again.", CostError
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,28 +275,24 @@ class Costs:
             what = str(error).rstrip(".")
             raise CostError(f"these are not costs: {what}. Measure them again.") from error
 
-    def to_json(self) -> bytes:
-        """Return the text of a JSON file that `load` reads."""
-        return (json.dumps(self.to_dict(), indent=1) + "\n").encode()
-
     def save(self, path: str | Path) -> None:
-        """Write the costs to a JSON file."""
-        Path(path).write_bytes(self.to_json())
+        """Write the costs to a JSON file, with a digest.
+
+        Raises:
+            RunError: If the disk does not take it; an older file is left as it was.
+        """
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Costs:
         """Read costs from a JSON file.
 
         Raises:
-            CostError: If it does not hold costs.
-            OSError: If it cannot be read.
+            CostError: If it does not hold costs, or cannot be read.
         """
+        values = read_json(Path(path), _FILE)
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise CostError(
-                f"{path} is not a JSON file of costs: {error}. Measure again."
-            ) from error
+            return cls.from_dict(values)
         except CostError as error:
             raise CostError(f"in {path}: {error}") from error
 

@@ -12,7 +12,6 @@ same time with and without freezing.
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from freezeout.errors import CostError, check_whole
 from freezeout.layers import Layers, LayerSpec, split_layers
 from freezeout.schedule import POWERS, Schedule
 from freezeout.scheduler import FreezeOut
+from freezeout.storage import KeptFile, read_json, write_json
 from freezeout.text import (
     interval_text,
     milliseconds,
@@ -41,6 +41,8 @@ from freezeout.text import (
 )
 
 __all__ = ["Plan"]
+
+_FILE = KeptFile("plan", "Give the plan.json that freezeout plan wrote.", "Plan again.", CostError)
 
 
 @dataclass(frozen=True)
@@ -304,21 +306,22 @@ class Plan:
             ) from error
 
     def save(self, path: str | Path) -> None:
-        """Write the plan to a JSON file, costs included."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        """Write the plan to a JSON file, costs and a digest included.
+
+        Raises:
+            RunError: If the disk does not take it; an older file is left as it was.
+            ValueError: If it has a custom curve.
+        """
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """Read a plan from a JSON file.
 
         Raises:
-            CostError: If it does not hold a plan.
-            OSError: If it cannot be read.
+            CostError: If it does not hold a plan, or cannot be read.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CostError(f"{path} is not a JSON file of a plan: {error}. Plan again.") from error
+        values = read_json(Path(path), _FILE)
         try:
             return cls.from_dict(values)
         except CostError as error:

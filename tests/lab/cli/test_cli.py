@@ -348,7 +348,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(done, tmp_path, c
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     shutil.copy(done[0].settings_file, folder.settings_file)
-    (folder.path / ".checkpoint.pt.x.part").write_bytes(b"half")
+    (folder.path / ".checkpoint.pt.x.freezeout-part").write_bytes(b"half")
     assert main(["train", "--resume", str(folder.path), "--display", "none"]) == 0
     assert_same_end(done[0], folder)
     assert not list(folder.path.glob(".*"))

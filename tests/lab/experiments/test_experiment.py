@@ -295,7 +295,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     with pytest.raises(RunError, match="is not empty and holds no experiment"):
         made(tmp_path).run(None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.tex"]
-    with pytest.raises(RunError, match="there is no experiment in"):
+    with pytest.raises(RunError, match="there is no description of an experiment"):
         Experiment.load(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from unittest.mock import ANY
 
 import pytest
 
@@ -27,6 +28,7 @@ def test_a_job_is_the_run_that_train_makes(tmp_path):
     assert job_status(done) == "done"
     assert_same_end(RunFolder(done.folder), train(tmp_path / "train", threads=1))
     assert json.loads((done.folder / "arm.json").read_text()) == {
+        "digest": ANY,
         "cell": "small",
         "arm": "cubic:0.6",
         "kind": "variant",
@@ -103,9 +105,9 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
 def test_a_run_that_was_killed_as_it_began_begins_again(tmp_path):
     begun = job(tmp_path / "job")
     begun.folder.mkdir()
-    (begun.folder / ".settings.toml.x.part").write_text("half")
+    (begun.folder / ".settings.toml.x.freezeout-part").write_text("half")
     assert run_job(begun) == "done"
-    assert not list(begun.folder.glob(".*.part"))
+    assert not list(begun.folder.glob(".*part"))
 
 
 def test_an_unfinished_run_without_its_checkpoint_begins_again(tmp_path):

@@ -361,7 +361,7 @@ def test_an_old_page_stays_whole_if_writing_fails(
     with pytest.raises(RunError, match=r"report\.html: disk full"):
         write(tmp_path, brief, title="another")
     assert path.read_bytes() == before
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*part"))
 
 
 def test_nothing_is_written_if_drawing_fails(

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from freezeout.errors import CheckpointError, RunError
-from freezeout.lab.files import write_atomically
 from freezeout.lab.training.checkpoint import load_checkpoint, save_checkpoint
+from freezeout.storage import write_atomically
 
 
 def test_round_trip(tmp_path):

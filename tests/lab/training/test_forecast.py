@@ -245,8 +245,8 @@ def test_a_plan_of_layers_that_freeze_together(tmp_path, costs):
         (["--plan", "PLAN", "--t0", "0.5"], "--t0 cannot be given with --plan"),
         (["--plan", "PLAN", "--epochs", "3"], "--epochs cannot be given with --plan"),
         (["--plan", "PLAN", "--const-time"], "--const-time cannot be given with --plan"),
-        (["--plan", "nowhere.json"], "cannot read the plan nowhere.json: No such file"),
-        (["--plan", "DAMAGED"], "is not a JSON file of a plan"),
+        (["--plan", "nowhere.json"], "there is no plan nowhere.json"),
+        (["--plan", "DAMAGED"], "is damaged: line 1"),
         (
             ["--plan", "PLAN", "--model", "vgg11-8"],
             "the plan was made for 5 layers, but the model has 9",

@@ -94,7 +94,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         start(small(), folder)
     assert saves == [0, 4, 8]
     assert load_checkpoint(folder.checkpoint)["step"] == 4
-    assert not list(folder.path.glob("*.part"))
+    assert not list(folder.path.glob(".*part"))
     assert not list(folder.path.glob(".*"))
 
 

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from freezeout.errors import RunError
 from freezeout.lab.experiments import Experiment, Grid, Runner
 from freezeout.lab.experiments.runners import Event, Pool, available_cores
-from freezeout.lab.files import outlive
 from freezeout.lab.report.terminal import LastingConsole
+from freezeout.lab.streams import outlive
 from freezeout.lab.training import resolve_machine
 from freezeout.text import format_seconds
 

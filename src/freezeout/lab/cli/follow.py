@@ -16,16 +16,9 @@ def read_plan(path: Path) -> Plan:
     """Read a plan.
 
     Raises:
-        RunError: If the file cannot be read.
-        CostError: If it does not hold a plan.
+        CostError: If the file cannot be read, or does not hold a plan.
     """
-    try:
-        return Plan.load(path)
-    except OSError as error:
-        raise RunError(
-            f"cannot read the plan {path}: {error.strerror}. Give the plan.json that "
-            "freezeout plan wrote."
-        ) from error
+    return Plan.load(path)
 
 
 def plan_settings(plan: Plan, given: Mapping[str, Any]) -> dict[str, Any]:

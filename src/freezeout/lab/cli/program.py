@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from freezeout import __version__
 from freezeout.errors import FreezeOutError
-from freezeout.lab.files import outlive
+from freezeout.lab.streams import outlive
 from freezeout.lab.training.processes import End, Launcher
 from freezeout.text import one_line
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from freezeout.lab.evidence import StepTime
 from freezeout.lab.experiments import read_run
-from freezeout.lab.files import outlive
 from freezeout.lab.report.terminal import print_to, render_summary
+from freezeout.lab.streams import outlive
 from freezeout.lab.training import RunFolder, RunResult, Trainer, save_summary, summarise
 
 __all__ = ["finish"]

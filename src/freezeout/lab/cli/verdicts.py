@@ -8,8 +8,8 @@ from pathlib import Path
 from freezeout.errors import RunError
 from freezeout.lab.evidence import compare, comparison_csv
 from freezeout.lab.experiments import Experiment, Unread, read_runs
-from freezeout.lab.files import write_text
 from freezeout.lab.report.terminal import ComparisonTables, print_to
+from freezeout.storage import write_text
 
 __all__ = ["MARGIN", "check_margin", "show"]
 

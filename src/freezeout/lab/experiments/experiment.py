@@ -6,7 +6,6 @@ run that is done is never repeated, one that was killed goes on from its last ch
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,11 +27,17 @@ from freezeout.lab.experiments.job import (
 )
 from freezeout.lab.experiments.prepared import prepared_file, save_prepared
 from freezeout.lab.experiments.runners import Runner, Task
-from freezeout.lab.files import write_json
 from freezeout.lab.training import slug
 from freezeout.planning import Plan
+from freezeout.storage import KeptFile, read_json, write_json
 
 __all__ = ["Experiment"]
+
+_DESCRIPTION = KeptFile(
+    "description of an experiment",
+    "Give the folder of one with --resume.",
+    "Restore it from a copy, or begin again in another folder.",
+)
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,7 @@ class Experiment:
         Raises:
             RunError: If there is no experiment in it.
         """
-        try:
-            values = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"there is no experiment in {folder}: its experiment.json is missing or damaged. "
-                "Give the folder of one with --resume."
-            ) from error
+        values = read_json(folder / "experiment.json", _DESCRIPTION)
         return cls(folder, Grid.from_plain(values))
 
     def make(self) -> None:

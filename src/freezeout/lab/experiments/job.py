@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from freezeout.lab.data import Dataset
 from freezeout.lab.evidence import Kind
 from freezeout.lab.experiments.arms import variant_of
 from freezeout.lab.experiments.prepared import load_prepared
-from freezeout.lab.files import remove_parts, write_json
 from freezeout.lab.training import (
     MOVABLE,
     Observer,
@@ -37,6 +35,7 @@ from freezeout.lab.training import (
 )
 from freezeout.planning import Plan
 from freezeout.schedule import Schedule
+from freezeout.storage import KeptFile, read_json, remove_parts, write_json
 from freezeout.text import one_line
 
 __all__ = [
@@ -53,6 +52,8 @@ __all__ = [
     "record_failure",
     "run_job",
 ]
+
+_RECORD = KeptFile("record", "Copy it again.", "Copy it again, or do the run again.")
 
 Status: TypeAlias = Literal["new", "unfinished", "done", "failed"]
 JobOutcome: TypeAlias = Literal["done", "failed", "interrupted"]
@@ -186,8 +187,8 @@ def record_failure(job: Job, reason: str, trace: str | None = None) -> None:
 def failure(folder: Path) -> str | None:
     """Return why the run in a folder failed; ``None`` if it did not."""
     try:
-        reason = json.loads((folder / "failed.json").read_text(encoding="utf-8"))["reason"]
-    except (OSError, ValueError, KeyError):
+        reason = read_json(folder / "failed.json", _RECORD)["reason"]
+    except (RunError, KeyError):
         return None
     return str(reason)
 
@@ -224,10 +225,9 @@ def measured_settings(settings: Settings) -> dict[str, Any]:
 def measured_with(plan: Path) -> dict[str, Any] | None:
     """Return the settings that a plan was measured with; ``None`` if they are not known."""
     try:
-        found: dict[str, Any] = json.loads(_beside(plan).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(_beside(plan), _RECORD)
+    except RunError:
         return None
-    return found
 
 
 def _beside(plan: Path) -> Path:
@@ -307,7 +307,7 @@ def _failed_file(job: Job) -> Path:
 
 def _is_done(folder: RunFolder) -> bool:
     try:
-        summary = json.loads(folder.summary_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = read_json(folder.summary_file, _RECORD)
+    except RunError:
         return False
     return summary.get("interrupted") is False

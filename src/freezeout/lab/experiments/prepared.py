@@ -10,8 +10,8 @@ import torch
 
 from freezeout.errors import RunError
 from freezeout.lab.data import Dataset
-from freezeout.lab.files import write_atomically
 from freezeout.lab.training import Settings, prepare
+from freezeout.storage import write_atomically
 
 __all__ = ["load_prepared", "prepared_file", "save_prepared"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,9 +13,12 @@ from freezeout.lab.experiments.arms import Variant, control_name, variant_of
 from freezeout.lab.experiments.job import Label, failure
 from freezeout.lab.training import RunFolder, Settings
 from freezeout.schedule import Schedule
+from freezeout.storage import KeptFile, read_json
 from freezeout.text import one_line
 
 __all__ = ["Unread", "find_runs", "read_run", "read_runs"]
+
+_RECORD = KeptFile("record", "Copy it again.", "Copy it again, or leave the run out.")
 
 _RATE_POINTS = 120  # along each curve of rates
 
@@ -257,13 +259,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{path.name} is damaged.")
-    return values
+    return read_json(path, _RECORD) if path.exists() else {}
 
 
 def _epochs(start: Mapping[str, Any], total: int, settings: Settings) -> float:

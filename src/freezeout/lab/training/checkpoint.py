@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from freezeout.errors import CheckpointError
-from freezeout.lab.files import write_atomically
+from freezeout.storage import write_atomically
 
 __all__ = ["FORMAT", "load_checkpoint", "save_checkpoint"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from freezeout.errors import CheckpointError, CostError, RunError
-from freezeout.lab.files import write_atomically, write_json, write_text
 from freezeout.lab.training.settings import Settings, check_names
 from freezeout.lab.training.toml import read_toml, toml_bytes
 from freezeout.planning import Plan
+from freezeout.storage import write_atomically, write_json, write_text
 
 __all__ = ["RunFolder", "next_free", "slug"]
 
@@ -155,7 +155,7 @@ class RunFolder:
             return None
         try:
             return Plan.load(self.plan_file)
-        except (CostError, OSError) as error:
+        except CostError as error:
             raise CheckpointError(
                 f"{self.plan_file} is damaged or cannot be read: {error} Delete it, then the run "
                 "goes on; only the comparison with the prediction is lost."

@@ -12,7 +12,6 @@ import torch
 from freezeout.costs import trouble_words
 from freezeout.errors import CheckpointError, RunError
 from freezeout.lab.data import Dataset
-from freezeout.lab.files import remove_parts
 from freezeout.lab.training.checkpoint import load_checkpoint, save_checkpoint
 from freezeout.lab.training.folder import RunFolder
 from freezeout.lab.training.forecasting import LEAST_STEPS, cost_differences, forecast
@@ -25,6 +24,7 @@ from freezeout.lab.training.stretch import Stretch, on_machine, tell
 from freezeout.lab.training.threads import pick_threads
 from freezeout.lab.training.trainer import Trainer
 from freezeout.planning import Plan
+from freezeout.storage import remove_parts
 from freezeout.text import interval_text, percent, precise_seconds
 
 __all__ = ["MOVABLE", "RunResult", "resume", "start"]

@@ -8,11 +8,12 @@ from typing import IO, Any, get_args
 
 from freezeout.costs import Costs, trouble_words
 from freezeout.lab.cli.plan.subject import Subject
-from freezeout.lab.files import outlive, write_json
 from freezeout.lab.report.terminal import LayerTable, PlanTable, print_to
+from freezeout.lab.streams import outlive
 from freezeout.lab.training import RunFolder
 from freezeout.planning import Plan, plan
 from freezeout.schedule import Spacing
+from freezeout.storage import write_json
 
 __all__ = ["PlanResult", "show", "write", "write_costs"]
 

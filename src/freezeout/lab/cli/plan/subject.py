@@ -99,16 +99,9 @@ class Subject(ABC):
         """Read costs measured before.
 
         Raises:
-            CostError: If they are of another network, or the file holds no costs.
-            RunError: If the file cannot be read.
+            CostError: If they are of another network, or the file cannot be read or holds none.
         """
-        try:
-            costs = Costs.load(path)
-        except OSError as error:
-            raise RunError(
-                f"cannot read the costs {path}: {error.strerror}. Give the costs.json that "
-                "freezeout plan wrote."
-            ) from error
+        costs = Costs.load(path)
         if self.settings.threads is None and costs.device.startswith("CPU"):
             self.settings = replace(self.settings, threads=costs.threads)
         differences = self.differences(costs)

@@ -16,7 +16,7 @@ from freezeout.errors import RunError
 from freezeout.lab.experiments.job import job_lock
 from freezeout.lab.experiments.runners.process import Worker
 from freezeout.lab.experiments.runners.runner import Task
-from freezeout.lab.files import write_json
+from freezeout.storage import write_json
 
 __all__ = ["work"]
 

@@ -11,12 +11,12 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 from PIL import Image
 
 from freezeout.lab.evidence import RunRecord
-from freezeout.lab.files import write_atomically
 from freezeout.lab.report.figures.drawing import NARROW, WIDE, Drawing, drawing_style
 from freezeout.lab.report.figures.svg import page_svg, svg_file
 from freezeout.lab.report.grouping import ArmKey
 from freezeout.lab.report.palette import PAPER, Palette, Style
 from freezeout.lab.report.table import Cell, Column, Table
+from freezeout.storage import write_atomically
 
 __all__ = ["Figure", "FileKind", "RunsFigure"]
 

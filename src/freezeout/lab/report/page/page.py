@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freezeout.lab.evidence import RunRecord
-from freezeout.lab.files import write_atomically
 from freezeout.lab.report.grouping import cells
 from freezeout.lab.report.table import Section
+from freezeout.storage import write_atomically
 
 if TYPE_CHECKING:
     from freezeout.lab.report.figures import FileKind

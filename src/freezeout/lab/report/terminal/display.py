@@ -8,10 +8,10 @@ from typing import IO, Literal, get_args
 from rich.console import Console
 
 from freezeout.freezing import FreezeEvent
-from freezeout.lab.files import outlive
 from freezeout.lab.report.terminal.formats import error_text
 from freezeout.lab.report.terminal.live import LiveDisplay
 from freezeout.lab.report.terminal.output import LastingConsole, encodable
+from freezeout.lab.streams import outlive
 from freezeout.lab.training import EpochRecord, Observer, RunStart
 from freezeout.text import format_seconds
 

@@ -19,9 +19,9 @@ from rich.text import Text
 
 from freezeout.errors import check_whole
 from freezeout.freezing import FreezeEvent
-from freezeout.lab.files import outlive
 from freezeout.lab.report.terminal.formats import error_text, loss_text, shortened
 from freezeout.lab.report.terminal.output import LastingConsole, encodable
+from freezeout.lab.streams import outlive
 from freezeout.lab.training import EpochRecord, Observer, Progress, RunStart
 from freezeout.text import format_seconds
 

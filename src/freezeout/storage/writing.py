@@ -1,19 +1,31 @@
-"""Files written whole, so that a reader never sees a part; streams whose reader may go away."""
+"""Files written whole, so that a reader never sees a part."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from freezeout.errors import RunError
+from freezeout.storage.digests import add_archive_digest, line_sum, with_digest
+from freezeout.storage.reading import LINE_SUM
 from freezeout.text import first_line
 
-__all__ = ["outlive", "remove_parts", "write_atomically", "write_json", "write_text"]
+__all__ = [
+    "json_line",
+    "remove_parts",
+    "write_archive",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
+
+_PART = ".freezeout-part"
+"""How the name of a file ends that is not yet whole."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -29,7 +41,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+            dir=path.parent, prefix=f".{path.name[:99]}.", suffix=_PART, delete=False
         ) as file:
             temporary = Path(file.name)
             temporary.chmod(0o666 & ~_umask())  # as for any other new file
@@ -54,15 +66,40 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def write_json(path: Path, values: Any, *, indent: int = 1) -> None:
-    """Write plain values as a JSON file whole, as `write_atomically` does."""
-    write_text(path, json.dumps(values, indent=indent) + "\n")
+def write_json(path: Path, values: Mapping[str, Any], *, indent: int = 1) -> None:
+    """Write plain values with their digest as a JSON file whole, as `write_atomically` does."""
+    write_text(path, json.dumps(with_digest(values), indent=indent) + "\n")
+
+
+def write_archive(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write an archive with its digest whole, as `write_atomically` does.
+
+    Args:
+        path: The file; its folder must exist.
+        write: Writes a ZIP file into a binary file, as ``torch.save`` does.
+    """
+
+    def write_both(file: IO[bytes]) -> None:
+        write(file)
+        add_archive_digest(file)
+
+    write_atomically(path, write_both)
+
+
+def json_line(values: Mapping[str, Any]) -> str:
+    """Return plain values with their checksum as one line of JSON, its end included."""
+    return json.dumps({**values, LINE_SUM: line_sum(values)}) + "\n"
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed writes have left in a folder."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+    """Remove what killed writes of ours have left in a folder, and nothing else.
+
+    Args:
+        folder: Nobody else writes in it meanwhile.
+    """
+    with suppress(OSError):
+        for part in folder.glob(f".*{_PART}"):
+            part.unlink(missing_ok=True)
 
 
 def _reason(error: BaseException) -> str:
@@ -91,20 +128,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def outlive(stream: IO[str]) -> Iterator[None]:
-    """Let what writes to a stream in this block fail without harm.
-
-    If the output goes away or is full (a closed pipe, ``| head``), the stream leads nowhere from
-    then on, so that neither a run nor Python's exit stumbles over it.
-    """
-    try:
-        yield
-    except OSError:
-        with suppress(OSError, ValueError):  # no file behind it, as under a test
-            target = stream.fileno()
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, target)
-            os.close(nowhere)

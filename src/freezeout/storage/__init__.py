@@ -1,0 +1,39 @@
+"""Files that are kept: written whole, with a digest, read with limits, refused in words."""
+
+from freezeout.storage.digests import add_archive_digest, check_archive, with_digest
+from freezeout.storage.kept import KeptFile
+from freezeout.storage.reading import (
+    check_values,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_json_lines,
+    read_text,
+)
+from freezeout.storage.writing import (
+    json_line,
+    remove_parts,
+    write_archive,
+    write_atomically,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "KeptFile",
+    "add_archive_digest",
+    "check_archive",
+    "check_values",
+    "json_line",
+    "parse_json",
+    "read_bytes",
+    "read_json",
+    "read_json_lines",
+    "read_text",
+    "remove_parts",
+    "with_digest",
+    "write_archive",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
