@@ -62,10 +62,22 @@ def test_each_remembers_from_its_own_beginning() -> None:
     assert after.stepping([]) == [optimizer]
 
 
-def test_a_step_of_a_wrapper_is_one_of_what_is_inside() -> None:
+class Around(Optimizer):
+    """Wrap an optimizer, and be made as one."""
+
+    def __init__(self, inner: Optimizer) -> None:
+        super().__init__(inner.param_groups, {})
+        self.optimizer = inner
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [Lookahead, Around])
+def test_a_step_of_a_wrapper_is_one_of_what_is_inside(kind: Any) -> None:
     model = make_net()
     inner = SGD(model.parameters(), lr=0.1)
-    outer = Lookahead(inner)
+    outer = kind(inner)
     others = watching()
     step(model, outer)
     assert others.stepping([]) == [inner]

@@ -57,9 +57,7 @@ def only_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.usefixtures("only_torch")
-def test_a_plain_run_searches_once(
-    beside: bool, searches: list[type], whole: list[None]
-) -> None:
+def test_a_plain_run_searches_once(beside: bool, searches: list[type], whole: list[None]) -> None:
     model = make_net()
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
     other = lr_scheduler.LambdaLR(optimizer, lambda n: 1.0) if beside else None
@@ -100,9 +98,7 @@ def test_wrappers_are_searched_for_twice(
 
 
 @pytest.mark.usefixtures("only_torch")
-def test_two_optimizers_search_once_for_each_split(
-    searches: list[type], whole: list[None]
-) -> None:
+def test_two_optimizers_search_once_for_each_split(searches: list[type], whole: list[None]) -> None:
     model = make_net()
     one, two = SGD(model[0].parameters(), lr=0.1), Adam(model[2:].parameters())
     first = FreezeOut(one, model, STEPS, **SETTINGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import ref
 
 from torch.optim import Optimizer
@@ -14,9 +14,10 @@ from freezeout.freezing.holders import has_hooks, unwrap_optimizer
 
 __all__ = ["Others"]
 
-_Seen = dict[int, "ref[Optimizer]"]
+_Seen: TypeAlias = dict[int, ref[Optimizer]]
+"""Optimizers by their ``id``; some can be no keys, because they compare by value."""
 
-_HANDLES: list[tuple[ref["Others"], RemovableHandle]] = []
+_HANDLES: list[tuple[ref[Any], RemovableHandle]] = []
 """The hooks on all steps; those of what is gone are removed when a new one comes."""
 
 

@@ -28,8 +28,8 @@ __all__ = ["instances_of", "subclasses_of", "wrappers_of"]
 
 T = TypeVar("T")
 
-_MIDDLE_AGES = (1,) if sys.version_info < (3, 14) else ()
-"""Ages between the youngest objects and the old ones; later versions have other ages."""
+_HAS_MIDDLE_AGE = sys.version_info < (3, 14)
+"""Whether objects of generation 1 are all those between the youngest and the old ones."""
 
 
 def wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
@@ -130,7 +130,8 @@ def _young_objects(mark: object, latest: object) -> list[Any] | None:
         mark: What was made before the last search.
         latest: What was just made. It is among the youngest, unless the collector has run since.
     """
-    older = [o for age in _MIDDLE_AGES for o in gc.get_objects(generation=age)]
+    # Lists as they are given: one that is being made could come to hold itself.
+    older = gc.get_objects(generation=1) if _HAS_MIDDLE_AGE else []
     youngest = gc.get_objects(generation=0)
     if id(latest) not in map(id, youngest):
         return None
