@@ -340,6 +340,18 @@ def test_what_another_optimizer_trains_too_is_told_when_it_freezes(make: Any, pa
         _take_turns(model, make(model.parameters(), lr=0.01), strict=True)
 
 
+def test_an_optimizer_that_comes_during_the_run_is_told_too() -> None:
+    model = make_net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, STEPS, **SETTINGS)
+    train(model, optimizer, scheduler, stop=5)
+    other = Adam(model[0].parameters(), lr=0.01)
+    train(model, other, stop=1)
+    with pytest.warns(FrozenPrefixWarning, match=r"^'0.weight', '0.bias' are also held .* .Adam."):
+        train(model, optimizer, scheduler, start=5)
+    assert scheduler.frozen == 2
+
+
 def test_an_optimizer_that_only_lies_around_or_trains_what_learns_is_not_told() -> None:
     model = make_net()
     leftover = Adam(model.parameters())
