@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from freezeout.errors import is_number
 
-__all__ = ["Entries", "flag", "listed", "number", "text", "whole"]
+__all__ = ["Entries", "flag", "listed", "mapping", "number", "seconds", "text", "whole"]
 
 _T = TypeVar("_T")
 
 _MOST = 10**12
 """No run has as many steps, or seconds; sums and squares of such numbers are finite."""
 
+_SHORTEST = 1e-9
 _LONGEST = 1000  # characters of a name
 
 
@@ -74,6 +75,14 @@ def number(value: Any, least: float = 0.0, most: float = _MOST) -> float:
     return float(value)
 
 
+def seconds(value: Any) -> float:
+    """Return a duration, 0 or so long that ratios of two are finite, or raise `ValueError`."""
+    found = number(value)
+    if 0 < found < _SHORTEST:
+        raise ValueError(f"must be 0 or at least {_SHORTEST:g} seconds, got {_shown(value)}")
+    return found
+
+
 def text(value: Any) -> str:
     """Return a text that a table can hold, or raise `ValueError`."""
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST or not value.isprintable():
@@ -93,6 +102,13 @@ def listed(value: Any, check: Callable[[Any], _T]) -> tuple[_T, ...]:
     if not isinstance(value, list):
         raise ValueError(f"must be a list, got {_shown(value)}")
     return tuple(map(check, value))
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a JSON object, or raise `ValueError`."""
+    if not isinstance(value, dict):
+        raise ValueError(f"must be an object, got {_shown(value)}")
+    return value
 
 
 def _shown(value: Any) -> str:

@@ -192,7 +192,7 @@ def failure(folder: Path) -> str | None:
     except RunError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
-        return f"it failed, but why is not known: {one_line(error)}"
+        return f"what went wrong cannot be read: {one_line(error)}"
     return reason if isinstance(reason, str) and reason else "it failed, but why is not known."
 
 

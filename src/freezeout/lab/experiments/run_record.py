@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,9 +12,18 @@ from typing import Any, cast, get_args
 from freezeout.errors import FreezeOutError
 from freezeout.lab.evidence import Kind, RunRecord, StepTime, Tested
 from freezeout.lab.experiments.arms import control_name, variant_of
-from freezeout.lab.experiments.entries import Entries, flag, listed, number, text, whole
+from freezeout.lab.experiments.entries import (
+    Entries,
+    flag,
+    listed,
+    mapping,
+    number,
+    seconds,
+    text,
+    whole,
+)
 from freezeout.lab.experiments.job import Label
-from freezeout.lab.training import RunFolder, Settings
+from freezeout.lab.training import MOVABLE, RunFolder, Settings
 from freezeout.storage import KeptFile, read_json, read_json_lines
 from freezeout.text import one_line
 
@@ -70,6 +79,8 @@ def read_folder(path: Path, name: str) -> FoundRun:
         text(settings.model)
         text(settings.data)
     start, epochs = _log(folder.log_file)
+    with _in(folder.settings_file, _SETTINGS):
+        _check_begun(settings, start.maybe("settings", mapping) or {})
     summary_values = _object(folder.summary_file)
     label_values = _object(path / "arm.json")
     with _in(folder.log_file, _LOG):
@@ -94,7 +105,6 @@ def read_folder(path: Path, name: str) -> FoundRun:
     with _in(folder.plan_file, _RECORD):
         predicted, interval = _prediction(folder)
     variant = variant_of(settings)
-    seconds = sum(end.seconds for end in ends)
     record = RunRecord(
         name=name,
         cell=label.cell,
@@ -120,7 +130,7 @@ def read_folder(path: Path, name: str) -> FoundRun:
         tested=tuple(_tests(ends)),
         step_times=summary.step_times or tuple(_step_times(ends)),
         memory=tuple((end.step, end.memory) for end in ends if end.memory is not None),
-        train_seconds=summary.train_seconds or seconds,
+        train_seconds=summary.train_seconds or sum(end.seconds for end in ends),
         total_seconds=summary.total_seconds,
         peak_memory=summary.peak_memory,
         predicted=predicted,
@@ -145,6 +155,14 @@ def _in(path: Path, kept: KeptFile) -> Iterator[None]:
         raise kept.damaged(path, one_line(error).rstrip(".")) from error
 
 
+def _check_begun(settings: Settings, begun: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if a run was begun with other settings than it says now."""
+    now = settings.to_dict()
+    for name in (spec.name for spec in fields(Settings) if spec.name in begun):
+        if name not in MOVABLE and now.get(name) != begun[name]:
+            raise ValueError(f"it has another {name} than the log says that the run was begun with")
+
+
 def _object(path: Path) -> dict[str, Any]:
     with _in(path, _RECORD):
         return read_json(path, _RECORD) if path.exists() else {}
@@ -161,10 +179,13 @@ def _log(path: Path) -> tuple[Entries, list[Entries]]:
         lines, wrong = read_json_lines(path, _LOG)
         if wrong:
             raise ValueError(wrong[0])
-        start = next((line for line in lines if line.get("event") == "start"), {})
+        start: Mapping[str, Any] = {}
         epochs: dict[int, Entries] = {}
-        for line in lines:
-            if line.get("event") == "epoch":
+        for count, line in enumerate(lines, 1):
+            event = Entries(line, f"entry {count}").get("event", text)
+            if event == "start":
+                start = start or line
+            elif event == "epoch":
                 entries = Entries(line, f"epoch {len(epochs) + 1}")
                 epochs[entries.get("step", whole)] = entries  # one that was done twice counts once
     return Entries(start, "the start"), list(epochs.values())
@@ -183,7 +204,7 @@ def _epochs(found: Sequence[Entries], total: int, layers: int) -> list[_Epoch]:
     ends = [
         _Epoch(
             step=one.get("step", lambda value: whole(value, total)),
-            seconds=one.get("seconds", number),
+            seconds=one.get("seconds", seconds),
             frozen=one.get("frozen", lambda value: whole(value, layers)),
             error=one.maybe("test_error", _percentage),
             memory=one.maybe("memory", _bytes),
@@ -227,7 +248,7 @@ def _summary(summary: Entries, total: int, layers: int) -> _Summary:
     def step_time(value: Any) -> StepTime:
         if not isinstance(value, list) or len(value) != 3:
             raise ValueError("must hold lists of three numbers")
-        return StepTime(step(value[0]), number(value[1]), whole(value[2], layers))
+        return StepTime(step(value[0]), seconds(value[1]), whole(value[2], layers))
 
     times = summary.maybe("step_times", lambda value: listed(value, step_time)) or ()
     if [time.step for time in times] != sorted(time.step for time in times):
@@ -235,8 +256,8 @@ def _summary(summary: Entries, total: int, layers: int) -> _Summary:
     return _Summary(
         steps=summary.maybe("steps", step),
         finished=summary.maybe("interrupted", flag) is False,
-        train_seconds=summary.maybe("train_seconds", number),
-        total_seconds=summary.maybe("total_seconds", number),
+        train_seconds=summary.maybe("train_seconds", seconds),
+        total_seconds=summary.maybe("total_seconds", seconds),
         peak_memory=summary.maybe("peak_memory", _bytes),
         saving=summary.maybe("saving", _saving),
         device=summary.maybe("device", text),
@@ -311,11 +332,11 @@ def _rates(
 
 
 def _tests(ends: Sequence[_Epoch]) -> Iterator[Tested]:
-    seconds = 0.0
+    elapsed = 0.0
     for end in ends:
-        seconds += end.seconds
+        elapsed += end.seconds
         if end.error is not None:
-            yield Tested(step=end.step, seconds=seconds, error=end.error)
+            yield Tested(step=end.step, seconds=elapsed, error=end.error)
 
 
 def _step_times(ends: Sequence[_Epoch]) -> Iterator[StepTime]:
