@@ -1,7 +1,6 @@
 """Descriptions of experiments that were damaged, or made by hand."""
 
 import json
-import time
 
 import pytest
 
@@ -96,7 +95,5 @@ def test_what_is_no_description_is_refused(tmp_path, content):
     ],
 )
 def test_more_runs_than_any_folder_holds_are_refused_before_they_are_made(grid, what):
-    before = time.process_time()
     with pytest.raises(RunError, match=f"at most 100,000 {what}"):
         Grid.from_dict({**VALUES, "grid": {**grid, "weight_decay": [0.1, 0.2]}}, "test")
-    assert time.process_time() - before < 20  # a million would take minutes
