@@ -79,8 +79,10 @@ def read_folder(path: Path, name: str) -> FoundRun:
         text(settings.model)
         text(settings.data)
     start, epochs = _log(folder.log_file)
+    with _in(folder.log_file, _LOG):
+        begun = start.maybe("settings", mapping) or {}
     with _in(folder.settings_file, _SETTINGS):
-        _check_begun(settings, start.maybe("settings", mapping) or {})
+        _check_begun(settings, begun)
     summary_values = _object(folder.summary_file)
     label_values = _object(path / "arm.json")
     with _in(folder.log_file, _LOG):
