@@ -79,7 +79,7 @@ def test_files_that_may_not_be_read_are_named(tiny_fashion, mode):
 
 def test_links_that_lead_to_themselves_are_named(tmp_path):
     (tmp_path / "cifar10").symlink_to("cifar10")
-    with pytest.raises(DataError, match="cannot read .*cifar10.*: Too many levels"):
+    with pytest.raises(DataError, match=r"cannot read .*cifar10.*: Too many levels"):
         load("cifar10", data_dir=tmp_path, download=False)
 
 
@@ -104,7 +104,7 @@ def test_files_far_too_large_are_no_data(tmp_path, monkeypatch):
 
 def test_a_folder_in_place_of_the_archive_and_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "one" / official.CIFAR10.archive).mkdir(parents=True)
-    with pytest.raises(DataError, match="cannot read .*: Is a directory"):
+    with pytest.raises(DataError, match=r"cannot read .*: Is a directory"):
         load("cifar10", data_dir=tmp_path / "one")
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / official.CIFAR10.folder).write_bytes(b"x")
@@ -123,7 +123,7 @@ def test_a_file_that_vanishes_while_it_is_looked_for_is_named(tiny_fashion, tmp_
         return path
 
     monkeypatch.setattr("freezeout.lab.data.fashion_mnist.find", find_and_lose)
-    with pytest.raises(DataError, match="cannot read .*: No such file or directory"):
+    with pytest.raises(DataError, match=r"cannot read .*: No such file or directory"):
         load("fashion-mnist", data_dir=tmp_path)
 
 

@@ -23,7 +23,7 @@ from tests.lab.other_user import folder_of_another_user
 from tests.strategies import made_costs
 
 ROUNDS = 100
-HOSTILE = '<script>alert("1")</script> & \'é\''
+HOSTILE = "<script>alert(\"1\")</script> & 'é'"
 
 
 @pytest.fixture(scope="module")
@@ -288,9 +288,9 @@ def test_a_folder_that_may_not_be_looked_into_is_said(whole, mode):
             assert len(unread) == 1
             assert "Permission denied" in unread[0].reason
             if mode != 0o444:
-                with pytest.raises(RunError, match="cannot look into .*: Permission denied"):
+                with pytest.raises(RunError, match=r"cannot look into .*: Permission denied"):
                     read_runs([place / "closed"])
-            with pytest.raises(RunError, match="closed.below"):
+            with pytest.raises(RunError, match=r"closed.below"):
                 read_runs([place / "closed" / "below"])
         finally:
             (place / "closed").chmod(0o755)
@@ -298,5 +298,5 @@ def test_a_folder_that_may_not_be_looked_into_is_said(whole, mode):
 
 @pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
 def test_names_that_no_system_takes_are_refused(tmp_path, name):
-    with pytest.raises(RunError, match="cannot look into .*: File name too long"):
+    with pytest.raises(RunError, match=r"cannot look into .*: File name too long"):
         read_runs([tmp_path / name])

@@ -51,5 +51,5 @@ def test_an_entry_is_named_with_its_place():
     with pytest.raises(ValueError, match="'steps' of epoch 3"):
         entries.maybe("steps", whole)
     entries.only(("steps", "none", "more"))
-    with pytest.raises(ValueError, match="^'none' is no entry of epoch 3$"):
+    with pytest.raises(ValueError, match=r"^'none' is no entry of epoch 3$"):
         entries.only(("steps",))

@@ -122,7 +122,8 @@ def _compare(path: Path, actual: str, published: str) -> None:
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> DataError:
+    reason = getattr(error, "strerror", None) or error
     return DataError(
-        f"cannot read {path}: {getattr(error, 'strerror', None) or error}. A data file must be a readable regular "
-        "file; correct its permissions, or put an intact copy in its place."
+        f"cannot read {path}: {reason}. A data file must be a readable regular file; correct its "
+        "permissions, or put an intact copy in its place."
     )

@@ -7,7 +7,6 @@ import io
 import math
 import struct
 import zlib
-from typing import IO
 
 import torch
 
@@ -55,7 +54,7 @@ def read_idx(content: bytes, source: str) -> torch.Tensor:
     return torch.frombuffer(raw, dtype=torch.uint8).view(shape)
 
 
-def _shape(stream: IO[bytes], source: str) -> tuple[int, ...]:
+def _shape(stream: gzip.GzipFile, source: str) -> tuple[int, ...]:
     """Return the dimensions that a header states."""
     start = stream.read(4)
     if len(start) < 4 or start[0] or start[1]:
@@ -73,7 +72,7 @@ def _shape(stream: IO[bytes], source: str) -> tuple[int, ...]:
     return shape
 
 
-def _values(stream: IO[bytes], count: int) -> bytearray:
+def _values(stream: gzip.GzipFile, count: int) -> bytearray:
     """Return so many values, or one more where there are more; room is made as they come."""
     raw = bytearray()
     while chunk := stream.read(min(_CHUNK, count + 1 - len(raw))):

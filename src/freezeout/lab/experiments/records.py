@@ -103,9 +103,9 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[Unread]]:
             runs.append(read_folder(path, name))
         except FreezeOutError as error:
             unread.append(Unread(name, _short(f"cannot be read: {one_line(error)}")))
-    for path, error in closed:
-        name = _short(str(path))
-        unread.append(Unread(name, f"cannot be looked into: {error.strerror}. Make it readable."))
+    for path, cause in closed:
+        reason = f"cannot be looked into: {cause.strerror}. Make it readable."
+        unread.append(Unread(_short(str(path)), reason))
     return _measured_beside(told_apart(runs)), unread
 
 
