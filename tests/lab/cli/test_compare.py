@@ -206,7 +206,7 @@ def test_a_comparison_gets_more_seeds_and_repeats_nothing(compared, capsys):
         (("--minutes", "0"), "--minutes must be above 0, got 0.0"),
         (("--minutes", "nan"), "--minutes must be above 0, got nan"),
         (("--epochs", "0"), "epochs must be at least 1"),
-        (("--resume", "none"), "there is no experiment in none"),
+        (("--resume", "none"), "there is no description of an experiment none"),
         (("--train-size", "100000"), "train_size must be at most"),
     ],
 )
@@ -275,7 +275,7 @@ def test_a_dry_run_lists_and_runs_nothing(tmp_path, capsys):
         (("x.toml", "--preset", "paper-wrn"), "got file and preset"),
         (("none.toml",), "none.toml"),
         (("--preset", "paper"), "unknown preset 'paper': experiments are paper-densenet"),
-        (("--resume", "none"), "there is no experiment in none"),
+        (("--resume", "none"), "there is no description of an experiment none"),
         (("--resume", "none", "--epochs", "3"), "Leave out --epochs"),
         (("--preset", "paper-wrn", "--epochs", "0", "--dry-run"), "epochs must be at least 1"),
         (("--preset", "paper-wrn", "--seed", "3", "--dry-run"), "seed varies in [grid]"),
@@ -349,6 +349,21 @@ def test_report_takes_any_run_folders(tmp_path, capsys):
     assert "resnet-8-8 on digits" in page
     images = {path.suffix for path in (tmp_path / "p" / "figures").iterdir()}
     assert images == {".svg", ".csv"}
+
+
+def test_report_says_what_it_leaves_out_and_why(tmp_path, capsys):
+    for name in ("good", "bad"):
+        train(tmp_path / name)
+    (tmp_path / "bad" / "log.jsonl").write_bytes(b"[1]\n\xff\n")
+    out = tmp_path / "out"
+    code, text, err = run(capsys, "report", tmp_path, "--figures", "svg", "--out", out)
+    assert (code, err) == (0, "")
+    assert "(1 runs, 1 left out)" in text
+    line = text.splitlines()[1]
+    assert line.startswith("left out: bad: cannot be read: the log ")
+    assert "log.jsonl is damaged: line 1: no object, but list" in line
+    page = (out / "report.html").read_text()
+    assert "log.jsonl is damaged: line 1: no object, but list" in page
 
 
 def start_unfinished(folder):

@@ -86,6 +86,8 @@ def _run(options: argparse.Namespace) -> int:
             f"cannot write into {out}: {error.strerror or error}. Give another folder with --out."
         ) from error
     print(f"{page}  ({len(records)} runs{f', {len(unread)} left out' if unread else ''})")
+    for run in unread:
+        print(f"left out: {run.name}: {run.reason}")
     return 0
 
 
