@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 from freezeout import __version__
@@ -36,20 +35,13 @@ class _Parser(argparse.ArgumentParser):
             wrong = f"{wrong[: _LONGEST // 2]} ... {wrong[-_LONGEST // 2 :]}"
         raise UsageError(f"{self.prog}: error: {wrong}. See {self.prog} --help.")
 
-    def _get_formatter(self) -> argparse.HelpFormatter:
-        return _formatter()(self.prog)  # loaded where help is shown, not for every command
+    def format_help(self) -> str:
+        """Return the help; what lays it out is loaded here, not for every command."""
+        self.formatter_class = _formatter()
+        return super().format_help()
 
 
-class _Version(argparse.Action):
-    """Show the version; argparse's own action would lay it out as help, with all that needs."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        """Print it and end."""
-        print(f"freezeout {__version__}")
-        parser.exit()
-
-
-def _formatter() -> Callable[[str], argparse.HelpFormatter]:
+def _formatter() -> type[argparse.HelpFormatter]:
     from rich_argparse import RawDescriptionRichHelpFormatter
 
     class Formatter(RawDescriptionRichHelpFormatter):
@@ -75,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="freezeout",
         description="Train neural networks for less by progressively freezing layers (FreezeOut).",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", action="version", version=f"freezeout {__version__}")
     shtab.add_argument_to(parser, help="print a script that completes words and paths in a shell")
     verbs = parser.add_subparsers(
         prog=parser.prog,  # or argparse would ask the formatter, which writes to the terminal

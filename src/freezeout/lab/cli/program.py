@@ -73,8 +73,9 @@ def _streams() -> Iterator[None]:
         if getattr(sys, name) is None:  # closed, as by >&-
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (open until the process ends)
     stream = sys.stdout
-    errors = stream.errors
+    errors = None
     if isinstance(stream, io.TextIOWrapper):
+        errors = stream.errors
         stream.reconfigure(errors="backslashreplace")
     try:
         yield
