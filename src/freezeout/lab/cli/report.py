@@ -80,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     out: Path = getattr(options, "out", None) or folders[0] / "report"
     title = getattr(options, "title", None) or "Does freezing pay?"
     try:
+        out.mkdir(parents=True, exist_ok=True)  # before figures are drawn, which takes a while
         page = write_report(
             out,
             records,

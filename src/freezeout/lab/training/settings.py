@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -195,6 +194,8 @@ class Settings:
         for spec in setting_fields():
             _check(spec, getattr(self, spec.name))
         if self.data_dir is not None:
+            if not self.data_dir:
+                raise ValueError(f"data_dir must name a folder, got ''. {_help('data_dir')}")
             object.__setattr__(self, "data_dir", _expanded(self.data_dir))
         object.__setattr__(self, "data", canonical_name(self.data))
         if is_custom(self.model):  # the names of built-in networks are checked when one is built
@@ -302,7 +303,7 @@ def _check(spec: Field[Any], value: Any) -> None:
         raise TypeError(f"{name} must be {_KIND_WORDS[kind]}, got {value!r}. {_help(name)}")
     elif kind is str and not _is_plain(value):
         raise ValueError(
-            f"{name} must be text in UTF-8 without control characters, got {value!r}. {_help(name)}"
+            f"{name} must be text in UTF-8 without NUL characters, got {value!r}. {_help(name)}"
         )
     if choices and value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
@@ -312,7 +313,7 @@ def _check(spec: Field[Any], value: Any) -> None:
 
 def _is_plain(text: str) -> bool:
     """Return whether files of settings can hold a text: bytes that are no UTF-8 are surrogates."""
-    return not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text)
+    return not any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _expanded(path: str) -> str:
