@@ -193,9 +193,9 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
         "seed,error\n0,-5.5\n1,\n'=1+1,-5.5\n"
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")  # either sign in a cell gets it quoted
     writer.writerows([_harmless(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    return text.getvalue().replace("\r\n", "\n")
 
 
 def _harmless(cell: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import warnings
@@ -59,6 +60,8 @@ _SETTINGS = (
     "deterministic",
     "seed",
 )
+
+_MOST_ROUNDS = 1000
 
 _WISHES = {"saving": "saving", "seconds": "time", "t0": "t0", "times": "times"}
 """Arguments of `plan` of which one is given, and the options for them."""
@@ -146,8 +149,10 @@ def _run(options: argparse.Namespace) -> int:
         flag = next(iter(wish))
         raise RunError(f"--spacing budget takes no --{flag}: give --saving or --time.")
     rounds = getattr(options, "rounds", 6)
-    if rounds < 1:
-        raise RunError(f"--rounds must be at least 1, got {rounds}.")
+    if not 1 <= rounds <= _MOST_ROUNDS:
+        raise RunError(
+            f"--rounds must lie in 1 to {_MOST_ROUNDS}, got {rounds}. Leave it out for six."
+        )
     name = slug(f"{settings.data}-{settings.model}" if on_data else settings.model)
     folder = RunFolder(getattr(options, "out", None) or next_free(Path("runs"), f"plan-{name}"))
     folder.check_empty(resumable=False)
@@ -276,6 +281,6 @@ def _seconds(text: str) -> float:
     if not re.fullmatch(rf"(?:{number}\s*)+", compact):
         raise argparse.ArgumentTypeError(f"must be like 2h, 90min, 1h30m or 45s, got {text!r}")
     total = sum(float(value) * _UNITS[unit] for value, unit in re.findall(number, compact))
-    if total <= 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text!r}")
+    if not 0 < total < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {text!r}")
     return total
