@@ -202,7 +202,7 @@ def test_a_comparison_gets_more_seeds_and_repeats_nothing(compared, capsys):
         (("--margin", "0"), "--margin must lie between 0 and 100 points, got 0.0"),
         (("--no-freeze",), "--no-freeze cannot be given to compare"),
         (("--const-time",), "--const-time cannot be given to compare"),
-        (("--processes", "0"), "--processes must be at least 1, got 0"),
+        (("--processes", "0"), "--processes must lie in 1 to 1024, got 0"),
         (("--minutes", "0"), "--minutes must be above 0, got 0.0"),
         (("--minutes", "nan"), "--minutes must be above 0, got nan"),
         (("--epochs", "0"), "epochs must be at least 1"),

@@ -289,7 +289,7 @@ def test_times_that_are_none(text):
         (["--costs", "OTHER"], "was measured with another network"),
         (["--model", "alexnet"], "alexnet"),
         (["--data", "imagenet"], "imagenet"),
-        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--rounds", "0"], "--rounds must lie in 1 to 1000, got 0"),
         (["--max-freezes", "0", "--t0", "0.5"], "max_freezes must be at least 1, got 0"),
         (["--holdout", "1437"], "holdout=1437 leaves 0 of 1437 training images"),
         (["--out", "DAMAGED"], "is a file"),
