@@ -17,7 +17,7 @@ import pytest
 from freezeout.lab.cli import experiments as carry_out
 from freezeout.lab.cli import main
 from freezeout.lab.cli.compare import _new
-from freezeout.lab.cli.program import _parser
+from freezeout.lab.cli.parser import make_parser
 from freezeout.lab.experiments import read_run, read_runs, run_job
 from freezeout.lab.experiments.job import failure, measure_job
 from freezeout.lab.experiments.runners import Event
@@ -125,7 +125,7 @@ def test_the_most_freezes_are_those_of_the_variants_not_of_the_baseline(tmp_path
         ((), ["cubic:0.6:max_freezes=2"]),
         (variants, ["cubic:0.6:max_freezes=2", "cubic:0.8:max_freezes=1"]),
     ):
-        grid = _new(_parser().parse_args([str(w) for w in (*words, *more)]), None).grid
+        grid = _new(make_parser().parse_args([str(w) for w in (*words, *more)]), None).grid
         assert [v.name for v in grid.variants] == names
         assert grid.cells[0].settings.max_freezes is None
 
@@ -202,7 +202,7 @@ def test_a_comparison_gets_more_seeds_and_repeats_nothing(compared, capsys):
         (("--margin", "0"), "--margin must lie between 0 and 100 points, got 0.0"),
         (("--no-freeze",), "--no-freeze cannot be given to compare"),
         (("--const-time",), "--const-time cannot be given to compare"),
-        (("--processes", "0"), "--processes must be at least 1, got 0"),
+        (("--processes", "0"), "--processes must lie in 1 to 1024, got 0"),
         (("--minutes", "0"), "--minutes must be above 0, got 0.0"),
         (("--minutes", "nan"), "--minutes must be above 0, got nan"),
         (("--epochs", "0"), "epochs must be at least 1"),
@@ -305,7 +305,7 @@ def test_a_signal_stops_a_sweep_with_all_saved(tmp_path, number, capsys):
         time.sleep(0.05)
     os.kill(process.pid, number)
     printed, error = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert error == ""
     assert "stopped, all saved; go on with: freezeout sweep --resume" in printed
     (log,) = out.rglob("log.jsonl")

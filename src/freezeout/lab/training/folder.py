@@ -14,6 +14,7 @@ from freezeout.lab.training.settings import Settings, check_names
 from freezeout.lab.training.toml import read_toml, toml_bytes
 from freezeout.planning import Plan
 from freezeout.storage import write_atomically, write_json, write_text
+from freezeout.text import command
 
 __all__ = ["RunFolder", "next_free", "slug"]
 
@@ -51,7 +52,7 @@ class RunFolder:
             if self.path.exists() and not self.path.is_dir():
                 raise RunError(f"{self.path} is a file. Give a new or empty folder with --out.")
             if self.path.is_dir() and any(self.path.iterdir()):
-                way = f", or go on with the run in it: freezeout train --resume {self.path}"
+                way = f", or go on with the run in it: {command('train', '--resume', self.path)}"
                 raise RunError(
                     f"folder {self.path} is not empty. Give a new or empty folder with --out"
                     f"{way if resumable else '.'}"
@@ -117,7 +118,7 @@ class RunFolder:
             raise RunError(
                 f"cannot write {self.log_file}: {error.strerror}. What was saved before is "
                 "untouched; make room or fix permissions, then go on with: "
-                f"freezeout train --resume {self.path}"
+                f"{command('train', '--resume', self.path)}"
             ) from error
 
     def read_log(self) -> list[dict[str, Any]]:
