@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from freezeout import FreezeOut, is_active
-from tests.contracts import bits, make_batch
+from freezeout.reference import RateOnly
+from tests.contracts import bits, differing, make_batch, snapshot
 from tests.scheduler.loops import LINEAR, STEPS, loss_of, make_net
 
 # Mixed precision, accumulation, clipping
@@ -199,3 +200,52 @@ def test_optimizers_on_a_gpu(name: str, option: str) -> None:
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert runs[0][2].frozen == 3
+
+
+class MomentumTeacher(nn.Module):
+    """As in BYOL: a teacher, defined first, that follows its student and is never trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        student = nn.Sequential(
+            *(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()) for _ in range(3)),
+            nn.Linear(4, 4),
+        )
+        self.teacher = copy.deepcopy(student).requires_grad_(False)
+        self.student = student
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            goal = self.teacher(x + 0.1)
+        return F.mse_loss(F.normalize(self.student(x)), F.normalize(goal))
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        for mean, p in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            mean.lerp_(p, 0.1)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_momentum_encoder_defined_first_keeps_its_modes(named: bool) -> None:
+    """A layer of its own if it is named, joined to the first that learns if not."""
+    names = [*(f"{part}.{i}" for part in ("teacher", "student") for i in range(4))]
+    ends = []
+    for kind in (FreezeOut, RateOnly):
+        torch.manual_seed(0)
+        model = MomentumTeacher()
+        optimizer = torch.optim.SGD(model.student.parameters(), lr=0.1)
+        scheduler = kind(optimizer, model, 20, t0=0.2, layers=names if named else None)
+        for _ in range(20):
+            model.train()
+            before = model.teacher[0][1].running_mean.clone()
+            optimizer.zero_grad()
+            model(torch.randn(8, 4)).backward()
+            optimizer.step()
+            model.follow()
+            scheduler.step()
+            assert all(module.training for module in model.teacher.modules())
+            assert not torch.equal(before, model.teacher[0][1].running_mean)
+        assert scheduler.frozen == (len(scheduler.layers) - 1 if kind is FreezeOut else 0)
+        assert not any(module.training for module in model.student[0].modules())
+        ends.append(snapshot(model))
+    assert differing(*ends) == []

@@ -29,9 +29,9 @@ def put_back(model: nn.Module, inputs: Any = (), *, parameters: bool = False) ->
     """Put back modes, registers, hooks, buffers, plain attributes and random numbers afterwards.
 
     Hooks and attributes come back together: a model that hooks itself up in its first pass and
-    notes so in an attribute, as those of transformers do, would do it twice. Of attributes, lists, dictionaries, sets and dense tensors are put back as they were; other
-    objects are not looked into. A module that builds its parts in the pass keeps them, with its
-    attributes.
+    notes so in an attribute, as those of transformers do, would do it twice. Of attributes, lists,
+    dictionaries, sets and dense tensors are put back as they were; other objects are not looked
+    into. A module that builds its parts in the pass keeps them, with its attributes.
 
     Args:
         model: What is run.
@@ -61,7 +61,7 @@ def put_back(model: nn.Module, inputs: Any = (), *, parameters: bool = False) ->
 
 
 class _Kept:
-    """What a module was: its mode, its registers and hooks, its plain attributes and what those hold."""
+    """What a module was: its mode, registers and hooks, plain attributes and what those hold."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module

@@ -44,7 +44,7 @@ def split_layers(
     Parts that require no gradient when the model is cut (a pretrained body kept as it is) have
     nothing to settle: they are one layer with what learns next, and after the last layer that
     learns with that. Layers that you name stay apart, except at the end, and so do all where fewer
-    than two layers would be left.
+    than two layers would be left. Their modes stay yours when that layer freezes.
 
     Args:
         model: Any module; wrappers (data parallel, compiled) are looked through.
@@ -91,11 +91,12 @@ def split_layers(
     if not units:
         raise SplitError(_too_few(model, []))
     built, ties = _assign(model, units, seen)
+    kept = [layer for layer in built if not learns_at_all(model, layer)]
     built = _join_idle(model, built, named=layers is not None)
     if len(built) < 2:
         raise SplitError(_too_few(model, built))
     idle = [] if seen is None else [n for n, p in named_parameters(model) if not seen.used(p)]
-    return Layers(model, built, ties=ties, idle=idle)
+    return Layers(model, built, ties=ties, idle=idle, kept=kept)
 
 
 def _check_parameters(model: nn.Module) -> None:
