@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from freezeout import FreezeOut, is_active
+from freezeout import FreezeOut, is_active, unfreeze
 from freezeout.reference import RateOnly
 from tests.contracts import bits, differing, make_batch, snapshot
 from tests.scheduler.loops import LINEAR, STEPS, loss_of, make_net
@@ -249,3 +249,30 @@ def test_a_momentum_encoder_defined_first_keeps_its_modes(named: bool) -> None:
         assert not any(module.training for module in model.student[0].modules())
         ends.append(snapshot(model))
     assert differing(*ends) == []
+
+
+@pytest.mark.parametrize("convert", [nn.Module.double, nn.Module.bfloat16, nn.Module.cpu])
+def test_parameters_that_are_swapped_in_a_conversion(convert: Any) -> None:
+    """PyTorch does not swap what has a weak reference, so nobody here may keep one."""
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model = make_net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+        still: torch.Tensor | None = None
+        for step in range(STEPS):
+            if scheduler.frozen == 1 and model[0][0].weight.dtype == torch.float32:
+                convert(model)
+                still = bits(model[0][0].weight)
+            x, y = make_batch("matrix", step)
+            F.cross_entropy(model(x.to(model[0][0].weight.dtype)), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+            assert still is None or torch.equal(still, bits(model[0][0].weight))
+        assert still is not None
+        assert scheduler.frozen == 3
+        unfreeze(model)
+        assert all(p.requires_grad for p in model.parameters())
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
