@@ -212,4 +212,11 @@ WRAPPERS = [
         _TRAINER,
         "test_checkpointed_backward_stops_at_frozen_layers",
     ),
+    Wrapper(
+        "Hugging Face `Trainer` on a stream (`IterableDataset`)",
+        _TRAINER,
+        "test_a_stream_is_trained_on_resumed_and_without_an_example_told",
+        "told",
+        "it shows no first sample: pass `example=`",
+    ),
 ]

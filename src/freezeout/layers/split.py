@@ -36,8 +36,9 @@ def split_layers(
     executed.
 
     Parameters that sit on a container (``cls_token``, ``pos_embed``) belong to the first layer that
-    uses them, or without an example to the first layer within the container. A tied weight or a
-    shared module belongs to its last user. A module that never runs belongs to the last layer,
+    uses them, or without an example to the first layer within the container; so do, with an
+    example, those of a module that is never called, but only read (a table of queries). A tied
+    weight or a shared module belongs to its last user. A module that never runs belongs to the last layer,
     inside a block that runs to that block. A container goes to inference mode with the last layer
     in it.
 
@@ -121,7 +122,8 @@ def _find(model: nn.Module, example: Any) -> tuple[list[Unit], Trace | None]:
         warn_of_heads(model, units, stacklevel=3)
         return units, None
     seen = trace(model, example)
-    placed = [(seen.position(atom.unit), atom) for atom in find_atoms(model, seen)]
+    atoms = [atom for atom in find_atoms(model, seen) if not seen.is_table(atom.module)]
+    placed = [(seen.position(atom.unit), atom) for atom in atoms]
     ran = sorted(((t, atom) for t, atom in placed if t is not None), key=lambda pair: pair[0])
     units = join_heads(model, group([atom for _, atom in ran]), seen)
     if units:
