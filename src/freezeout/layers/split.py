@@ -38,9 +38,9 @@ def split_layers(
     Parameters that sit on a container (``cls_token``, ``pos_embed``) belong to the first layer that
     uses them, or without an example to the first layer within the container; so do, with an
     example, those of a module that is never called, but only read (a table of queries). A tied
-    weight or a shared module belongs to its last user. A module that never runs belongs to the last layer,
-    inside a block that runs to that block. A container goes to inference mode with the last layer
-    in it.
+    weight or a shared module belongs to its last user. A module that never runs belongs to the last
+    layer, inside a block that runs to that block. A container goes to inference mode with the last
+    layer in it.
 
     Parts that require no gradient when the model is cut (a pretrained body kept as it is) have
     nothing to settle: they are one layer with what learns next, and after the last layer that
