@@ -273,8 +273,9 @@ class Keeper:
                 lost,
                 "no optimizer holds {names}, although a gradient is required there: "
                 f"{_share(account.share('in no optimizer'))} of the model never learns. Give "
-                "all to the optimizer, or to another one with together_with=; if it is to stay as "
-                "it is, say so with requires_grad_(False).",
+                "it to the optimizer before FreezeOut is made, or to another with together_with=; "
+                "what came later takes freezeout.unfreeze(model), a new optimizer and a new "
+                "FreezeOut. If it is to stay as it is, call requires_grad_(False).",
             )
         return account
 
@@ -289,7 +290,7 @@ class Keeper:
         for guard in self._guards:
             guard.try_again()
         owners = {} if self._witness is None else self._witness.owners(names)
-        cause = cause_of_movement(names, owners, self._optimizers)
+        cause = cause_of_movement(self._model, names, owners, self._optimizers)
         self._tell("moved", names, f"frozen parameters or buffers moved: {{names}}. {cause}")
 
     def _stand_still(self, optimizer: Optimizer, names: Sequence[str]) -> None:
