@@ -353,7 +353,7 @@ class ReadTables(nn.Module):
             x = layer(x).relu()
         x = self.queries.weight + x.mean(1, keepdim=True) * self.scale.weight + self.scale.bias
         for layer in self.decoder:
-            x = (layer(x) + self.queries.weight).relu()
+            x = (layer(x) + layer(self.queries.weight)).relu()
         return self.head(F.linear(x, self.matrix.weight, self.matrix.bias))
 
 
