@@ -242,12 +242,13 @@ class Keeper:
 
     def _tell_of_both(self, freezing: Sequence[tuple[str, nn.Parameter]]) -> None:
         """Tell of optimizers that train what is about to be frozen beside the freezer's."""
+        held: dict[str, set[int]] = {}  # by class: there may be one for each parameter
         for other in self._others.stepping(self._optimizers):
-            held = held_by([other])
-            kind = type(other).__name__
+            held.setdefault(type(other).__name__, set()).update(held_by([other]))
+        for kind, ids in held.items():
             self._tell(
                 f"both {kind}",
-                [name for name, p in freezing if id(p) in held],
+                [name for name, p in freezing if id(p) in ids],
                 f"{{names}} are also held by another optimizer ({kind}), which trains them: "
                 "FreezeOut freezes them for both. Make a FreezeOut for that one too, and pass "
                 "together_with= to the second; or leave them out of one of the two optimizers.",
