@@ -61,10 +61,11 @@ class Freezer:
 
     Freezing a layer clears ``requires_grad`` of its parameters, drops their gradients and their
     optimizer state, and puts its modules in inference mode (BatchNorm uses running statistics,
-    dropout is off), also after ``model.train()``. Unfreezing puts flags and mode back; the
-    optimizer starts that layer with fresh state. Parameters that did not require a gradient before
-    never will, nor those on which you call ``requires_grad_(False)`` while they are frozen. Freeze
-    between an optimizer step and the next forward pass only.
+    dropout is off), also after ``model.train()``; not those of parts that had nothing to learn when
+    the model was cut. Unfreezing puts flags and mode back; the optimizer starts that layer with
+    fresh state. Parameters that did not require a gradient before never will, nor those on which
+    you call ``requires_grad_(False)`` while they are frozen. Freeze between an optimizer step and
+    the next forward pass only.
 
     Modules and parameters may be replaced, wrapped, pruned or parametrized: each freeze looks the
     layers up in the model again, and so does the check after it. After a change in between, call
