@@ -262,7 +262,7 @@ def _check_averaging(trainer: Any, scheduler: FreezeOut) -> None:
     for layer, freezes in zip(scheduler.layers, scheduler.freeze_steps, strict=True):
         if freezes is not None and any(
             isinstance(module, _BatchNorm) and module.track_running_stats
-            for module in scheduler.layers.to_inference([layer])
+            for module in layer.modules
         ):
             raise FreezeOutError(
                 "StochasticWeightAveraging resets the statistics of every BatchNorm and gathers "
