@@ -240,12 +240,13 @@ class Keeper:
 
     def _tell_of_both(self, freezing: Sequence[tuple[str, nn.Parameter]]) -> None:
         """Tell of optimizers that train what is about to be frozen beside the freezer's."""
+        held: dict[str, set[int]] = {}  # by class: there may be one for each parameter
         for other in self._others.stepping(self._optimizers):
-            held = held_by([other])
-            kind = type(other).__name__
+            held.setdefault(type(other).__name__, set()).update(held_by([other]))
+        for kind, ids in held.items():
             self._tell(
                 f"both {kind}",
-                [name for name, p in freezing if id(p) in held],
+                [name for name, p in freezing if id(p) in ids],
                 f"{{names}} are also held by another optimizer ({kind}), which trains them: "
                 "FreezeOut freezes them for both. Make a FreezeOut for that one too, and pass "
                 "together_with= to the second; or leave them out of one of the two optimizers.",
@@ -273,8 +274,9 @@ class Keeper:
                 lost,
                 "no optimizer holds {names}, although a gradient is required there: "
                 f"{_share(account.share('in no optimizer'))} of the model never learns. Give "
-                "all to the optimizer, or to another one with together_with=; if it is to stay as "
-                "it is, say so with requires_grad_(False).",
+                "it to the optimizer before FreezeOut is made, or to another with together_with=; "
+                "what came later takes freezeout.unfreeze(model), a new optimizer and a new "
+                "FreezeOut. If it is to stay as it is, call requires_grad_(False).",
             )
         return account
 
@@ -289,7 +291,7 @@ class Keeper:
         for guard in self._guards:
             guard.try_again()
         owners = {} if self._witness is None else self._witness.owners(names)
-        cause = cause_of_movement(names, owners, self._optimizers)
+        cause = cause_of_movement(self._model, names, owners, self._optimizers)
         self._tell("moved", names, f"frozen parameters or buffers moved: {{names}}. {cause}")
 
     def _stand_still(self, optimizer: Optimizer, names: Sequence[str]) -> None:
