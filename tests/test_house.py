@@ -25,8 +25,8 @@ ROOMS = (
     *("integrations", "lab"),
 )
 LAB_ROOMS = (
-    *("files", "importing", "models", "data", "training", "evidence", "report", "experiments"),
-    *("finetuning", "cli"),
+    *("files", "locks", "importing", "models", "data", "training", "evidence", "report"),
+    *("experiments", "finetuning", "cli"),
 )
 ON_STANDARD_LIBRARY = {"errors", "text", "schedule"}
 AT_THE_ROOT = {"__init__", "__main__", "errors", "reference", "tensors", "text"}
