@@ -1,7 +1,5 @@
 """Small experiments, in processes or in pretence."""
 
-from dataclasses import replace
-
 import pytest
 
 from freezeout.errors import FreezeOutError
@@ -12,7 +10,7 @@ from freezeout.lab.experiments.job import measure_job
 from freezeout.lab.training import run_costs
 from freezeout.planning import Plan
 from tests.lab.runs import SMALL, small
-from tests.strategies import made_costs
+from tests.strategies import with_made_times
 
 LABEL = Label(cell="small", arm="cubic:0.6", kind="variant")
 
@@ -36,10 +34,8 @@ def pool(folder, events, **options):
 
 def made_forecast(trainer, *, rounds=6):
     """A plan whose times are made up: those of a busy machine could be any."""
-    found = run_costs(trainer, rounds=1)
-    made = made_costs([0.5] * (len(found.names) - 1), names=found.names)
-    times = {name: getattr(made, name) for name in ("layers", "overhead", "depths", "rounds")}
-    return Plan(replace(found, **times), trainer.settings.schedule, trainer.total_steps)
+    costs = with_made_times(run_costs(trainer, rounds=1))
+    return Plan(costs, trainer.settings.schedule, trainer.total_steps)
 
 
 def give_costs(experiment):

@@ -117,9 +117,7 @@ SCHEDULES = {
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_whatever_happens_to_processes_the_results_have_the_same_bits(
-    undisturbed, tmp_path, name
-):
+def test_whatever_happens_to_processes_the_results_have_the_same_bits(undisturbed, tmp_path, name):
     begun(tmp_path)
     told = []
     *disturbed, last = SCHEDULES[name]

@@ -57,7 +57,8 @@ def test_the_second_to_go_on_is_told_who_holds_the_folder(tmp_path, capsys, verb
         assert main([verb, "--resume", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(
-        r"freezeout: error: \S+ is in use by process \d+ on .+ since \d{4}-.*:\d\d\. Wait .*\n", error
+        r"freezeout: error: \S+ is in use by process \d+ on .+ since \d{4}-.*:\d\d\. Wait .*\n",
+        error,
     )
     assert experiment.description.read_bytes() == before
 

@@ -152,7 +152,9 @@ def test_a_defect_is_recorded_with_its_trace_whatever_is_done(tmp_path, monkeypa
     monkeypatch.setattr(job_module, "start", broken)
     bad = job(tmp_path / "bad")
     values = {**bad.to_dict(), "plan": str(tmp_path / "plan.json")}
-    line = Played({"do": do, "job": {**values, "plan": values["plan"] if do == "measure" else None}})
+    line = Played(
+        {"do": do, "job": {**values, "plan": values["plan"] if do == "measure" else None}}
+    )
     assert _work(line) == 1
     record = json.loads((bad.folder / "failed.json").read_text())
     assert "ZeroDivisionError: oh" in record["reason"]

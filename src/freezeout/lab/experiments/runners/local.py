@@ -34,7 +34,8 @@ class Pool(Runner):
             pinned to cores of its own.
         logs: Folder for what the processes print.
         tell: Told of everything that happens, from several threads, one call at a time.
-        retries: How often a process that died is started again, to go on from its last checkpoint.
+        retries: How often a process that died is started again: a run goes on from its last
+            checkpoint, a measurement begins again.
 
     Raises:
         ValueError: If a number is outside its range.
