@@ -1,12 +1,10 @@
 """Experiments that are interrupted, with turns and an equal-time baseline, end in the same bits."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -20,11 +18,12 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 # Goes on with an experiment; does to its processes what it is told to, each at an event's number.
 DRIVER = """
-import json, os, signal, sys
+import json, os, signal, sys, threading
 from pathlib import Path
 from freezeout.lab.experiments import Experiment, Pool
 from tests.lab.experiments.processes import children
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 folder, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
 count = 0
 
@@ -34,10 +33,14 @@ def tell(event):
     print(json.dumps([event.kind, arm, event.step, children()]), flush=True)
     count += 1
     for word, number in plan.get(str(count), []):
-        for pid in children()[: 1 if word == "one" else None] if word != "driver" else ():
-            os.kill(pid, number)
-        if word in ("driver", "all"):
-            os.kill(os.getpid(), number)
+        # While an event is told all wait for their turns; soon afterwards one is at work.
+        threading.Timer(0.03, act, (word, number)).start() if word == "soon" else act(word, number)
+
+def act(word, number):
+    for pid in children()[: None if word == "all" else 1] if word != "driver" else ():
+        os.kill(pid, number)
+    if word in ("driver", "all"):
+        os.kill(os.getpid(), number)
 
 experiment = Experiment.load(folder)
 pool = Pool(1, 1, folder / "logs", tell, retries=5)
@@ -58,7 +61,6 @@ def go_on(folder, **plan):
             stderr=log,
             text=True,
             cwd=root,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             timeout=900,
         )
     events = [json.loads(line) for line in driver.stdout.splitlines()]
@@ -97,7 +99,7 @@ def undisturbed(tmp_path_factory):
 SCHEDULES = {
     "a process is killed while it starts": ({"at_1": ("one", KILL)}, {}),
     "processes are killed between turns and in them": (
-        {f"at_{n}": ("one", KILL) for n in (9, 30, 77)},
+        {"at_9": ("one", KILL), "at_30": ("soon", KILL), "at_77": ("soon", KILL)},
         {},
     ),
     "a process is told to stop, then all are": (
@@ -148,7 +150,7 @@ def test_whatever_happens_to_processes_the_results_have_the_same_bits(undisturbe
         assert epochs == [line["epoch"] for line in other.read_log() if line["event"] == "epoch"]
     records, unread = read_runs([tmp_path])
     assert (len(records), unread) == (4, [])
-    assert not [path for path in tmp_path.rglob(".*.part")]
+    assert not list(tmp_path.rglob(".*.part"))
     nothing = Pretend()
     assert Experiment.load(tmp_path).run(nothing)
     assert nothing.tasks == []
