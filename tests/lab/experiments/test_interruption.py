@@ -97,24 +97,28 @@ def undisturbed(tmp_path_factory):
 
 
 SCHEDULES = {
-    "a process is killed while it starts": ({"at_1": ("one", KILL)}, {}),
-    "processes are killed between turns and in them": (
-        {"at_9": ("one", KILL), "at_30": ("soon", KILL), "at_77": ("soon", KILL)},
+    "single processes are killed as they start, wait or work, and told to stop": (
+        {
+            "at_1": ("one", KILL),
+            "at_9": ("one", KILL),
+            "at_30": ("soon", KILL),
+            "at_50": ("one", TERM),
+            "at_77": ("soon", KILL),
+        },
         {},
     ),
-    "a process is told to stop, then all are": (
-        {"at_11": ("one", TERM), "at_40": ("all", TERM)},
-        {},
-    ),
-    "Ctrl-C, and again": ({"at_12": ("driver", INT)}, {"at_20": ("driver", INT)}, {}),
+    "the driver is told to stop": ({"at_12": ("driver", INT)}, {"at_20": ("driver", TERM)}, {}),
     "the driver is killed, and the next at once": (
         {"at_10": ("driver", KILL)},
         {"at_17": ("driver", KILL)},
-        {"at_30": ("driver", TERM)},
         {},
     ),
-    "all are killed at once, twice": ({"at_25": ("all", KILL)}, {"at_25": ("all", KILL)}, {}),
-    "all are killed as they start": ({"at_2": ("all", KILL)}, {}),
+    "all are killed as they start, then as they work, then told to stop": (
+        {"at_2": ("all", KILL)},
+        {"at_25": ("all", KILL)},
+        {"at_20": ("all", TERM)},
+        {},
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,9 @@ while True:
     hear()
     if death == "working" and step == 5:
         die()
+    if death == "busy" and step == 5:
+        note("busy", os.getpid())
+        time.sleep(600)
     if death == "told":
         note("stops")
         say(event="end", outcome="interrupted", error=None, reason="")
@@ -245,24 +249,26 @@ def test_a_stop_while_all_processes_die_ends_without_a_word_of_failure(tmp_path)
 
 
 def test_a_second_signal_leaves_no_process_behind(tmp_path):
-    team = [task(tmp_path, name) for name in "ab"]
+    team = [task(tmp_path, "a"), task(tmp_path, "b", "busy")]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    runner = pool(tmp_path, [], processes=1)
 
-    def tell(event):
-        if event.kind == "turn" and event.step == 3 and not runner._stop.is_set():
-            for _ in range(2):
-                os.kill(os.getpid(), signal.SIGINT)
-                assert runner._stop.wait(600)
+    def press_twice():
+        wait_for(lambda: pids(team[1], "busy"))
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert runner._stop.wait(600)
 
+    presses = threading.Thread(target=press_twice)
+    presses.start()
     try:
-        runner = pool(tmp_path, [], processes=1)
-        runner._tell = tell
         with pytest.raises(KeyboardInterrupt):
             runner.run([team])
     finally:
+        presses.join()
         signal.signal(signal.SIGINT, before)
     for pid in {pid for one in team for pid in pids(one)}:
-        wait_for(lambda pid=pid: gone(pid))
+        wait_for(lambda pid=pid: gone(pid), seconds=60)
 
 
 def test_a_process_that_cannot_be_started_is_told_in_a_line_and_none_is_left(tmp_path, monkeypatch):
