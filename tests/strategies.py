@@ -104,6 +104,28 @@ def made_costs(
     return replace(one, rounds=rounds)
 
 
+def with_made_times(measured: Costs, rounds: int = 6) -> Costs:
+    """Measured costs with made-up times: a busy machine could give any, of layers and of rounds."""
+    made = made_costs(
+        [0.004] * (len(measured) - 1),
+        frozen=[0.002] * (len(measured) - 1),
+        last=0.001,
+        overhead=0.001,
+    )
+    times = ("forward", "frozen_forward", "backward", "optimizer")
+    layers = tuple(
+        replace(layer, **{name: getattr(other, name) for name in times})
+        for layer, other in zip(measured.layers, made.layers, strict=True)
+    )
+    return replace(
+        measured,
+        layers=layers,
+        overhead=made.overhead,
+        depths=made.depths,
+        rounds=made.rounds[:1] * rounds,
+    )
+
+
 @st.composite
 def costs(
     draw: Callable[..., Any], *, min_layers: int = 2, max_layers: int = 8, noisy: bool = False

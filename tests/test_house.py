@@ -27,8 +27,8 @@ ROOMS = (
     *("integrations", "lab"),
 )
 LAB_ROOMS = (
-    *("streams", "importing", "models", "data", "training", "evidence", "report", "experiments"),
-    *("finetuning", "cli"),
+    *("streams", "locks", "importing", "models", "data", "training", "evidence", "report"),
+    *("experiments", "finetuning", "cli"),
 )
 ON_STANDARD_LIBRARY = {"lazy", "errors", "text", "storage", "schedule"}
 AT_THE_ROOT = {"__init__", "__main__", "errors", "lazy", "reference", "tensors", "text"}

@@ -1,5 +1,6 @@
 """Whole experiments: every run done once, never twice, whatever stopped it."""
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -221,7 +222,7 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
 
     class Again:
         def run(self, teams, *, deadline=None):
-            with pytest.raises(RunError, match="another process is working on"):
+            with pytest.raises(RunError, match=f"is in use by process {os.getpid()} on "):
                 experiment.run(self)
             return False
 
@@ -236,7 +237,7 @@ def test_what_is_refused_leaves_the_description_as_it_was(tmp_path):
         made(tmp_path, grid={"seed": [0]}, t0=1.0, epochs=2).run(None)
     with (
         FileLock(tmp_path / ".lock"),
-        pytest.raises(RunError, match="another process is working on"),
+        pytest.raises(RunError, match="is in use by another process"),
     ):
         made(tmp_path, grid={"seed": [7]}).run(None)
     assert experiment.description.read_text() == before

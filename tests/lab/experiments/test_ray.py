@@ -376,7 +376,7 @@ def test_a_lost_cluster_is_told_and_the_same_command_goes_on(cluster, tmp_path, 
 
 @pytest.mark.slow
 def test_a_run_that_another_process_holds_fails_in_time(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "_PATIENCE", 1.0)
+    monkeypatch.setattr(remote, "PATIENCE", 1.0)
     events = []
     experiment = made(tmp_path)
     run = tmp_path / "runs" / "resnet-8-8-on-digits" / "baseline" / "seed-0"

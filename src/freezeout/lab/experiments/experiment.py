@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from freezeout.costs import trouble_words
 from freezeout.errors import FreezeOutError, RunError
 from freezeout.lab.experiments.arms import equal_steps, make_arms, unfrozen
@@ -27,9 +25,10 @@ from freezeout.lab.experiments.job import (
 )
 from freezeout.lab.experiments.prepared import prepared_file, save_prepared
 from freezeout.lab.experiments.runners import Runner, Task
+from freezeout.lab.locks import FolderLock, is_lock
 from freezeout.lab.training import slug
 from freezeout.planning import Plan
-from freezeout.storage import KeptFile, read_json, write_json
+from freezeout.storage import KeptFile, read_json, remove_parts, write_json
 from freezeout.text import one_line
 
 __all__ = ["Experiment"]
@@ -80,11 +79,12 @@ class Experiment:
             RunError: If it cannot be made, or holds something else.
         """
         try:
-            if (
-                self.folder.is_dir()
-                and not self.description.exists()
-                and any(path.name != ".lock" for path in self.folder.iterdir())
-            ):
+            # A start that was killed, or goes on beside this one, has left no more than these.
+            others = self.folder.is_dir() and any(
+                not (is_lock(path) or path.match(f".{self.description.name}.*.part"))
+                for path in self.folder.iterdir()
+            )
+            if others and not self.description.exists():
                 raise RunError(
                     f"folder {self.folder} is not empty and holds no experiment. Give a new or "
                     "empty folder with --out."
@@ -171,28 +171,16 @@ class Experiment:
             Whether nothing is left to do: every run is done or has failed.
 
         Raises:
-            RunError: If the folder cannot be used, or another process is working in it.
+            RunError: If the folder cannot be used; `InUseError` names the process that works in it.
             DataError: If data is missing or damaged.
         """
         self.make()
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(
-                f"another process is working on {self.folder}. Wait for it, or stop it."
-            ) from error
-        except OSError as error:
-            raise RunError(
-                f"cannot write into {self.folder}: {error.strerror or error}. Fix permissions, or "
-                "give another folder with --out."
-            ) from error
-        try:
+        with FolderLock(self.folder, say=say):
             self._check()
+            for folder in (self.folder, self.folder / "data", self.folder / "plans"):
+                remove_parts(folder)
             self.save()
             return self._run(runner, deadline, retry, keep_checkpoints, say)
-        finally:
-            lock.release()
 
     def _check(self) -> None:
         """Refuse, before anything is written, what does not fit the runs that are there."""

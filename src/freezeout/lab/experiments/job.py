@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
-
-from filelock import FileLock
 
 from freezeout.errors import FreezeOutError, RunError
 from freezeout.lab.data import Dataset
 from freezeout.lab.evidence import Kind
 from freezeout.lab.experiments.arms import variant_of
 from freezeout.lab.experiments.prepared import load_prepared
+from freezeout.lab.locks import FolderLock, InUseError
 from freezeout.lab.training import (
     MOVABLE,
     Observer,
@@ -142,16 +141,26 @@ def job_status(job: Job) -> Status:
     return "done" if _is_done(folder) else "unfinished"
 
 
-def run_job(job: Job, observers: Sequence[Observer] = ()) -> JobOutcome:
+PATIENCE = 300.0
+"""Seconds for an earlier process of a run to let go of it: it saves as soon as it is alone."""
+
+
+def run_job(
+    job: Job,
+    observers: Sequence[Observer] = (),
+    *,
+    give_up: Callable[[], bool] = lambda: False,
+) -> JobOutcome:
     """Bring a run to its end: begin it, or go on from its last checkpoint.
 
     A run that is done is left alone; one that is not done and has no checkpoint begins again, as in
     a copy without the large files. What goes wrong is recorded in ``failed.json`` in its folder.
-    Two processes never work on one run: the second one waits for the first.
+    Two processes never work on one run: the second one waits for the first, up to `PATIENCE`.
 
     Args:
         job: The run.
         observers: Told of what happens.
+        give_up: Asked while another process has the run, whether to wait no longer.
 
     Returns:
         How it ended.
@@ -159,23 +168,41 @@ def run_job(job: Job, observers: Sequence[Observer] = ()) -> JobOutcome:
     Raises:
         RunError: If the folder holds a run with other settings.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with job_lock(job.folder):
-        if job_status(job) == "done":
-            return "done"
-        _failed_file(job).unlink(missing_ok=True)
-        try:
-            return _train(job, observers)
-        except FreezeOutError as error:
-            record_failure(job, one_line(error))
-        except Exception as error:
-            record_failure(job, f"{type(error).__name__}: {error}", traceback.format_exc())
+    try:
+        with job_lock(job.folder, patience=PATIENCE, give_up=give_up):
+            return _bring_to_its_end(job, observers)
+    except InUseError as error:
+        if give_up():
+            return "interrupted"
+        record_failure(job, f"{one_line(error)} Then try again with --retry.")
         return "failed"
 
 
-def job_lock(folder: Path) -> FileLock:
-    """Return the lock that holds a run for one process, until that process dies."""
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
+def _bring_to_its_end(job: Job, observers: Sequence[Observer]) -> JobOutcome:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    if job_status(job) == "done":
+        return "done"
+    _failed_file(job).unlink(missing_ok=True)
+    try:
+        return _train(job, observers)
+    except FreezeOutError as error:
+        record_failure(job, one_line(error))
+    except Exception as error:
+        record_failure(job, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return "failed"
+
+
+def job_lock(folder: Path, *, patience: float, give_up: Callable[[], bool]) -> FolderLock:
+    """Return the lock that holds a run for one process, until that process dies.
+
+    It is beside the folder, which is empty when its run begins.
+
+    Args:
+        folder: Folder of the run.
+        patience: Seconds to wait for another process.
+        give_up: Asked while waiting, whether to wait no longer.
+    """
+    return FolderLock(folder, beside=True, patience=patience, give_up=give_up)
 
 
 def record_failure(job: Job, reason: str, trace: str | None = None) -> None:

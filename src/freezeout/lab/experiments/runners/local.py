@@ -34,7 +34,8 @@ class Pool(Runner):
             pinned to cores of its own.
         logs: Folder for what the processes print.
         tell: Told of everything that happens, from several threads, one call at a time.
-        retries: How often a process that died is started again, to go on from its last checkpoint.
+        retries: How often a process that died is started again: a run goes on from its last
+            checkpoint, a measurement begins again.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -101,10 +102,14 @@ class Pool(Runner):
         The one that is furthest behind has the next one. For long runs that is each in turn; a run
         of fewer steps than turns goes several turns in one step, and so waits for the others.
         """
-        working = [Worker(task, cores, self._threads, self._logs) for task in team]
-        team_workers = tuple(working)
-        self._alive.update(team_workers)
+        working: list[Worker] = []
+        team_workers: list[Worker] = []
         try:
+            for task in team:
+                worker = Worker(task, cores, self._threads, self._logs)
+                working.append(worker)
+                team_workers.append(worker)
+                self._alive.add(worker)
             for worker in working:
                 self._say(Event(worker.task, "begin"))
             while working:
@@ -118,7 +123,7 @@ class Pool(Runner):
                         working.remove(worker)
         finally:
             for worker in working:
-                worker.kill()
+                worker.discard()
             self._alive.difference_update(team_workers)
 
     def _turn(self, worker: Worker, stop: bool) -> bool:
@@ -133,16 +138,20 @@ class Pool(Runner):
             return True
         worker.wait()
         outcome, reason = message["outcome"], message.get("reason", "")
+        if outcome == "interrupted" and not self._stop.is_set():
+            return self._lost(worker, "its process was told to stop by somebody else")
         self._say(Event(worker.task, outcome, error=message.get("error"), reason=reason))
         return False
 
     def _died(self, worker: Worker) -> bool:
-        code = worker.wait()
+        return self._lost(worker, worker.end_words(worker.wait()))
+
+    def _lost(self, worker: Worker, reason: str) -> bool:
+        """Start a process again that ended before its work did; return false if not any more."""
         if self._stop.is_set():
             self._say(Event(worker.task, "interrupted"))
             return False
-        reason = worker.end_words(code)
-        if worker.task.do == "run" and worker.starts <= self._retries:
+        if worker.starts <= self._retries:
             self._say(Event(worker.task, "retry", reason=reason))
             worker.start()
             return True

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from freezeout.errors import RunError
 from freezeout.lab.experiments.runners.runner import Task
 
 __all__ = ["Worker"]
 
 _POLL = 0.2  # seconds between looks for a stop
+_PROGRAM = (sys.executable, "-m", "freezeout.lab.experiments.runners.worker")
+_END = 60.0  # seconds for a process that has said its last word to end
 
 
 class Worker:
@@ -33,6 +38,9 @@ class Worker:
         starts: How often it has been started.
         reached: How many turns of its run are done, of a hundred; -1 before its first.
         log: The file of what it prints.
+
+    Raises:
+        RunError: If it cannot be started.
     """
 
     def __init__(self, task: Task, cores: Sequence[int] | None, threads: int, logs: Path) -> None:
@@ -46,18 +54,28 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        """Start the process; it does not begin to work before its first turn."""
+        """Start the process; it does not begin to work before its first turn.
+
+        Raises:
+            RunError: If the system starts none, or its log cannot be written.
+        """
         self.starts += 1
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "freezeout.lab.experiments.runners.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **dict.fromkeys(names, self._threads)},
-                start_new_session=True,  # Ctrl-C is for us: we tell it to stop
-            )
+        try:
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    _PROGRAM,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env={**os.environ, **dict.fromkeys(names, self._threads)},
+                    start_new_session=True,  # Ctrl-C is for us: we tell it to stop
+                )
+        except OSError as error:
+            raise RunError(
+                f"cannot start a process that prints into {self.log}: {error.strerror or error}. "
+                "Free memory, end other processes, or fix permissions; the same command goes on."
+            ) from error
         if self._cores is not None:
             with suppress(OSError):  # gone already
                 os.sched_setaffinity(self._process.pid, self._cores)
@@ -77,21 +95,30 @@ class Worker:
         """Make it save and end, wherever it is, and return its last message."""
         self.cut()
         while True:
-            message = self._read()
+            message = self._answer()
             if message is None or message["event"] == "end":
                 return message
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, and with it what it has started."""
+        self._end_family()
         self._process.kill()
         self._process.wait()
 
-    def wait(self) -> int:
-        """Wait for its end and close its streams."""
-        code = self._process.wait()
+    def discard(self) -> None:
+        """End it at once, if it has not ended, and close its streams; nobody else may read them."""
+        self.kill()
         with suppress(OSError):
             self._stdin.close()
         self._stdout.close()
+
+    def wait(self) -> int:
+        """Wait for its end, which is brought about if it does not come, and close its streams."""
+        until = time.monotonic() + _END  # a thread of custom code may go on for ever
+        while not self._is_dead() and time.monotonic() < until:
+            time.sleep(_POLL / 10)
+        self.discard()
+        code: int = self._process.returncode
         return code
 
     def end_words(self, code: int) -> str:
@@ -99,14 +126,16 @@ class Worker:
         words = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"its process ended with {words}; see {self.log}"
 
-    def _answer(self, stop: threading.Event) -> dict[str, Any] | None:
+    def _answer(self, stop: threading.Event | None = None) -> dict[str, Any] | None:
         """Return what it says next. A stop that comes meanwhile is passed on at once."""
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(_POLL):
-                if stop.is_set():
+                if stop is not None and stop.is_set():
                     self.cut()
+                if self._is_dead():  # what it has started would hold the line open
+                    self._end_family()
                     return
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -122,6 +151,22 @@ class Worker:
             self._stdin.close()
         if self.task.do == "measure":
             self._process.kill()
+
+    def _is_dead(self) -> bool:
+        """Return whether it has ended; where possible its number stays taken, by what is left."""
+        if not hasattr(os, "waitid"):
+            return self._process.poll() is not None
+        try:
+            how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self._process.pid, how) is not None
+        except ChildProcessError:  # it has been waited for
+            return True
+
+    def _end_family(self) -> None:
+        """End the processes that it has started, such as those that load custom data."""
+        if self._process.returncode is None and hasattr(os, "killpg"):
+            with suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGTERM)
 
     def _say(self, line: str) -> bool:
         try:

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from freezeout.errors import RunError
-from freezeout.lab.experiments.job import record_failure
+from freezeout.lab.experiments.job import PATIENCE, record_failure
 from freezeout.lab.experiments.runners.ray_cluster import (
     Pulse,
     check_address,
@@ -38,7 +38,6 @@ __all__ = ["RayPool"]
 
 _POLL = 0.5  # seconds between looks at the notes, at the clock and for a stop
 _VISIBLE = 30.0  # seconds until a new folder must be seen on all machines
-_PATIENCE = 300.0  # seconds for an earlier process of a run to let go of it, wherever it is
 
 
 class RayPool(Runner):
@@ -182,7 +181,7 @@ class _Sweep:
             self._logs,
             self._board,
             flight.file,
-            (_POLL, _VISIBLE, _PATIENCE),
+            (_POLL, _VISIBLE, PATIENCE),
         )
         self._flights[ref] = flight
 

@@ -10,17 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from freezeout.errors import RunError
 from freezeout.lab.experiments.job import job_lock
 from freezeout.lab.experiments.runners.process import Worker
 from freezeout.lab.experiments.runners.runner import Task
+from freezeout.lab.locks import InUseError
 from freezeout.storage import write_json
 
 __all__ = ["work"]
 
-_POLL = 0.5  # seconds between looks at a folder or a lock
+_POLL = 0.5  # seconds between looks at a folder
 
 
 def work(
@@ -85,7 +84,7 @@ def _follow(worker: Worker, note: _Note, stop: threading.Event) -> tuple[str, st
                 return message["outcome"], message.get("reason", "")
             note.write(step=message["step"], total=message["total"], error=message["error"])
     finally:
-        worker.kill()
+        worker.discard()
 
 
 class _Note:
@@ -130,15 +129,8 @@ def _watch(file: Path, poll: float, stop: threading.Event, ended: threading.Even
 
 def _is_free(task: Task, patience: float, stop: threading.Event) -> bool:
     """Wait until no process holds a run: one that was left behind saves, then lets go."""
-    folder = task.job.folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = job_lock(folder)
-    until = time.monotonic() + patience
-    while not stop.is_set():
-        try:
-            with lock.acquire(timeout=_POLL):
-                return True
-        except Timeout:
-            if time.monotonic() > until:
-                return False
-    return True
+    try:
+        with job_lock(task.job.folder, patience=patience, give_up=stop.is_set):
+            return True
+    except InUseError:
+        return stop.is_set()

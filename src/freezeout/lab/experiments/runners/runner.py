@@ -58,8 +58,8 @@ class Runner(ABC):
         threads: CPU threads of a process, at least 1.
         logs: Folder for what the processes print.
         tell: Told of everything that happens, one call at a time.
-        retries: How often a run whose process died is started again, to go on from its last
-            checkpoint.
+        retries: How often a process that died is started again: a run goes on from its last
+            checkpoint, a measurement begins again.
 
     Raises:
         ValueError: If a number is outside its range.

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from traceback import format_exc
 from typing import IO, Any
 
 from freezeout.errors import FreezeOutError
@@ -49,7 +50,7 @@ class _Line:
         self._rest = b""
         self._go = threading.Semaphore(0)
         self.is_cut = False
-        self.ends_when_cut = False  # where there is nothing to save
+        self._ends_when_cut = False
 
     def first(self) -> str:
         """Return the first line; from then on listen for ``go`` and for the end of the line."""
@@ -71,9 +72,15 @@ class _Line:
             if not part:
                 self.is_cut = True
                 self._go.release()
-                if self.ends_when_cut:
+                if self._ends_when_cut:
                     os._exit(3)
                 return
+
+    def end_when_cut(self) -> None:
+        """End this process at once when the line is cut, or if it is: there is nothing to save."""
+        self._ends_when_cut = True
+        if self.is_cut:
+            os._exit(3)
 
     def wait(self) -> None:
         """Wait until told to go on, or cut off."""
@@ -146,6 +153,9 @@ def main() -> int:
     line = _Line(os.dup(sys.stdin.fileno()), outward)
     try:
         return _work(line)
+    except EOFError as error:
+        print(error, file=sys.stderr)
+        return 3
     finally:
         with suppress(OSError):  # nobody listens any more
             outward.close()
@@ -158,22 +168,30 @@ def _work(line: _Line) -> int:
     latest: float | None = None
     try:
         if task["do"] == "measure":
-            line.ends_when_cut = True
+            line.end_when_cut()
             measure_job(job)
             outcome = "done"
         else:
             turns = _Turns(line)
-            outcome = run_job(job, [turns])
+            outcome = run_job(job, [turns], give_up=lambda: line.is_cut)
             latest = turns.error
     except FreezeOutError as error:
-        reason = one_line(error)
-        if task["do"] == "measure":
-            reason = f"its step cannot be measured: {reason}"
-            record_failure(job, reason)
-        line.tell(event="end", outcome="failed", reason=reason)
-        return 1
+        return _failed(line, job, task["do"], one_line(error))
+    except Exception as error:
+        if task["do"] == "run":
+            raise
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        return _failed(line, job, task["do"], reason, format_exc())
     line.tell(event="end", outcome=outcome, error=latest, reason=failure(job.folder) or "")
     return {"done": 0, "failed": 1}.get(outcome, 3)
+
+
+def _failed(line: _Line, job: Job, do: str, reason: str, trace: str | None = None) -> int:
+    if do == "measure":
+        reason = f"its step cannot be measured: {reason}"
+        record_failure(job, reason, trace)
+    line.tell(event="end", outcome="failed", reason=reason)
+    return 1
 
 
 if __name__ == "__main__":
