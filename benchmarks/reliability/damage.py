@@ -1,0 +1,42 @@
+"""A kept file that was damaged is refused or left out in words, or does no harm at all."""
+
+from __future__ import annotations
+
+import shutil
+
+from benchmarks.reliability.bits import differing
+from benchmarks.reliability.case import Case, judge
+from benchmarks.reliability.children import run_child
+from benchmarks.reliability.harm import HARMS, MARK, harm
+from benchmarks.reliability.kept import FOLDER, kept_folders
+from benchmarks.reliability.tiny import command
+
+__all__ = ["damage"]
+
+
+def damage(case: Case) -> None:
+    """Damage one kept file and read it: it is refused, left out in words, or unharmed."""
+    choices = kept_folders()
+    kept = case.random.choices(choices, [one.share for one in choices])[0]
+    file = case.random.choice(kept.files)
+    way = case.random.choices([*HARMS], [one.share for one in HARMS.values()])[0]
+    shutil.copytree(kept.folder, case.folder / FOLDER)
+    path = case.folder / FOLDER / file
+    case.note(f"{kept.name}, {file}, {harm(case.random, path, way, kept.other(file))}")
+    case.count("damaged files")
+    end = run_child(command(kept.words), case.folder)
+    case.did(kept.words, "a damaged file", end)
+    case.check(not [*case.folder.rglob(MARK)], "a damaged file ran code")
+    judge(end)
+    if end.code == 0 and not HARMS[way].foreign:
+        other = differing(kept.look(case.folder), kept.whole)
+        said = _is_said(file.name, end.out) or _is_said(file.parent.name, end.out)
+        case.check(said or not other, f"taken, and not a word: other {', '.join(other[:5])}")
+
+
+def _is_said(name: str, text: str) -> bool:
+    """Return whether a text says of a file or run that it is damaged or left out."""
+    words = ("damaged", "left out", "cannot be read", "failed", "not ")
+    return any(name in line and any(w in line for w in words) for line in text.splitlines()) or (
+        "left out" in text
+    )

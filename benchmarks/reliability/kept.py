@@ -1,0 +1,174 @@
+"""Folders full of kept files, and the commands that read them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.reliability.bits import experiment_bits, run_bits
+from benchmarks.reliability.children import run_child
+from benchmarks.reliability.going_on import train_words, whole_run
+from benchmarks.reliability.interruptions import AtOperation
+from benchmarks.reliability.tiny import COMPARE, RECIPES, SMALL, command, plan_file, scratch_home
+
+__all__ = ["FOLDER", "Kept", "kept_folders"]
+
+FOLDER = "kept"
+"""Name of a copy in the folder of a case."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder of kept files, and a command that reads them.
+
+    Attributes:
+        name: What it is.
+        folder: The folder; cases work on copies.
+        files: Files that the command reads, relative to it.
+        words: Words of the command.
+        look: What it leaves, from the folder of a case: digests by name.
+        whole: The same where nothing is damaged.
+        share: How often it is chosen, beside the others.
+    """
+
+    name: str
+    folder: Path
+    files: tuple[Path, ...]
+    words: tuple[str, ...]
+    look: Callable[[Path], dict[str, str]]
+    whole: dict[str, str]
+    share: float
+
+    def other(self, file: Path) -> Path | None:
+        """Return a file of the same kind, from elsewhere in the folder."""
+        alike = [one for one in self.files if one.suffix == file.suffix and one != file]
+        same = [one for one in alike if one.name == file.name] or alike
+        return self.folder / same[0] if same else None
+
+
+@functools.cache
+def kept_folders() -> tuple[Kept, ...]:
+    """Return all of them, made once in a process."""
+    return (_half_a_run(), _runs(), _plan(), _costs(), *_experiments())
+
+
+def _half_a_run() -> Kept:
+    """A run with a checkpoint in its middle, to go on with."""
+    home = _home()
+    whole = whole_run("predicted")
+    for operation in range(whole.operations // 2, whole.operations):
+        shutil.rmtree(home / FOLDER, ignore_errors=True)
+        end = run_child(
+            command(train_words("predicted", FOLDER)), home, AtOperation(operation).install
+        )
+        log = home / FOLDER / "log.jsonl"
+        if end.killed and log.is_file() and b'"epoch"' in log.read_bytes():
+            break
+    words = ("train", "--resume", FOLDER, "--display", "none")
+    return _kept("half a run", home, words, _look_at_run, share=4.0)
+
+
+def _runs() -> Kept:
+    """Finished runs, to report on."""
+    home = _home()
+    for number, recipe in enumerate(("epochs", "predicted", "adamw")):
+        _must(home, train_words(recipe, f"{FOLDER}/{number}"))
+    suffixes = (".toml", ".jsonl", ".json")
+    return _kept("runs", home, ("report", FOLDER), _look_at_report, suffixes, share=4.0)
+
+
+def _plan() -> Kept:
+    """A plan, to train by."""
+    home = _home()
+    (home / FOLDER).mkdir()
+    shutil.copy(plan_file(), home / FOLDER / "plan.json")
+    words = ("train", *SMALL, "--plan", f"{FOLDER}/plan.json", "--out", "out", "--display", "none")
+    return _kept("plan", home, words, lambda case: run_bits(case / "out"), share=2.0)
+
+
+def _costs() -> Kept:
+    """Measured costs, to plan with."""
+    home = _home()
+    (home / FOLDER).mkdir()
+    shutil.copy(plan_file().with_name("costs.json"), home / FOLDER / "costs.json")
+    words = ("plan", *RECIPES["epochs"][:10], "--t0", "0.6", "--costs", f"{FOLDER}/costs.json")
+    return _kept("costs", home, (*words, "--out", "out"), _look_at_plan, share=2.0)
+
+
+def _experiments() -> tuple[Kept, ...]:
+    """An experiment that is done: to look at, and to do more of from its prepared data."""
+    home = _home()
+    _must(home, ["compare", *COMPARE, "--out", FOLDER], seconds=120.0)
+    json = (".json", ".toml", ".jsonl")
+    again = ("compare", "--resume", FOLDER, "--processes", "1")
+    return (
+        _kept("experiment", home, ("report", FOLDER), _look_at_report, json, share=2.0),
+        _kept("experiment, done", home, again, _look_at_experiment, (*json, ".pt"), share=1.0),
+        _kept(
+            "experiment, more of it",
+            home,
+            (*again, "--seeds", "2"),
+            _look_at_experiment,
+            (*json, ".pt"),
+            share=1.0,
+        ),
+    )
+
+
+def _home() -> Path:
+    return Path(tempfile.mkdtemp(prefix="kept-", dir=scratch_home()))
+
+
+def _must(home: Path, words: Sequence[str], seconds: float = 60.0) -> None:
+    end = run_child(command(words), home, seconds=seconds)
+    if end.code:
+        raise RuntimeError(f"freezeout {' '.join(words)} ended with {end.words}: {end.err}")
+
+
+def _kept(
+    name: str,
+    home: Path,
+    words: Sequence[str],
+    look: Callable[[Path], dict[str, str]],
+    suffixes: Sequence[str] = (".json", ".jsonl", ".toml", ".pt"),
+    *,
+    share: float,
+) -> Kept:
+    """Return the files below a folder, and what the command leaves where none is damaged."""
+    folder = home / FOLDER
+    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    copy = _home()
+    shutil.copytree(folder, copy / FOLDER)
+    _must(copy, words, seconds=120.0)
+    whole = look(copy)
+    shutil.rmtree(copy)
+    read = tuple(path for path in files if path.suffix in suffixes)
+    return Kept(name, folder, read, tuple(words), look, whole, share)
+
+
+def _look_at_run(case: Path) -> dict[str, str]:
+    return run_bits(case / FOLDER)
+
+
+def _look_at_plan(case: Path) -> dict[str, str]:
+    return _sums(case / "out", "*.json")
+
+
+def _look_at_experiment(case: Path) -> dict[str, str]:
+    return experiment_bits(case / FOLDER)
+
+
+def _look_at_report(case: Path) -> dict[str, str]:
+    return _sums(case / FOLDER / "report", "*.html") | _sums(case / FOLDER / "report", "*.csv")
+
+
+def _sums(folder: Path, pattern: str) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob(pattern))
+    }
