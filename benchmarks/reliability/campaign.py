@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.reliability.case import Case, FoundError, Kind
 from benchmarks.reliability.tiny import scratch_home
+from freezeout.errors import FreezeOutError
 
 __all__ = ["Finding", "Outcome", "Tally", "carry_out", "run_case"]
 
@@ -100,6 +101,9 @@ def run_case(kind: str, work: Callable[[Case], None], seed: int) -> Outcome:
         work(case)
     except FoundError as error:
         finding = Finding(kind, seed, str(error), tuple(case.trail))
+    except FreezeOutError as error:  # from a look at what a command has left
+        text = f"what is left cannot be read: {error}"
+        finding = Finding(kind, seed, text, tuple(case.trail))
     except Exception:
         text = f"the campaign could not go on:\n{traceback.format_exc()}"
         finding = Finding(kind, seed, text, tuple(case.trail))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Child", "End", "run_child", "session_is_empty", "take_streams"]
+__all__ = ["Child", "End", "run_child", "have_ended", "take_streams"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def run_child(
     return Child(work, folder, before).wait(seconds, signals)
 
 
-def session_is_empty(pids: list[int], seconds: float) -> bool:
+def have_ended(pids: list[int], seconds: float) -> bool:
     """Wait until some processes, children of anybody, have ended; return whether they have."""
     deadline = time.monotonic() + seconds
     while any(_lives(pid) for pid in pids):
@@ -171,9 +171,9 @@ def take_streams(inward: int, outward: int, errors: int) -> None:
     for number, source in enumerate((inward, outward, errors)):
         os.dup2(source, number)
     os.closerange(3, _MOST_FILES)
-    sys.stdin = os.fdopen(0)
-    sys.stdout = os.fdopen(1, "w", errors="surrogateescape")
-    sys.stderr = os.fdopen(2, "w", errors="backslashreplace", buffering=1)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", closefd=False, errors="backslashreplace", buffering=1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

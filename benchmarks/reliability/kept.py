@@ -78,8 +78,8 @@ def _runs() -> Kept:
     home = _home()
     for number, recipe in enumerate(("epochs", "predicted", "adamw")):
         _must(home, train_words(recipe, f"{FOLDER}/{number}"))
-    suffixes = (".toml", ".jsonl", ".json")
-    return _kept("runs", home, ("report", FOLDER), _look_at_report, suffixes, share=4.0)
+    patterns = ("*.toml", "*.jsonl", "*.json")
+    return _kept("runs", home, ("report", FOLDER), _look_at_report, patterns, share=4.0)
 
 
 def _plan() -> Kept:
@@ -104,17 +104,18 @@ def _experiments() -> tuple[Kept, ...]:
     """An experiment that is done: to look at, and to do more of from its prepared data."""
     home = _home()
     _must(home, ["compare", *COMPARE, "--out", FOLDER], seconds=120.0)
-    json = (".json", ".toml", ".jsonl")
+    report = ("*.json", "*.toml", "*.jsonl")
+    resume = ("*.json", "*.toml", "data/*.pt")  # of what is done neither log nor checkpoint is read
     again = ("compare", "--resume", FOLDER, "--processes", "1")
     return (
-        _kept("experiment", home, ("report", FOLDER), _look_at_report, json, share=2.0),
-        _kept("experiment, done", home, again, _look_at_experiment, (*json, ".pt"), share=1.0),
+        _kept("experiment", home, ("report", FOLDER), _look_at_report, report, share=2.0),
+        _kept("experiment, done", home, again, _look_at_experiment, resume, share=1.0),
         _kept(
             "experiment, more of it",
             home,
             (*again, "--seeds", "2"),
             _look_at_experiment,
-            (*json, ".pt"),
+            resume,
             share=1.0,
         ),
     )
@@ -135,7 +136,7 @@ def _kept(
     home: Path,
     words: Sequence[str],
     look: Callable[[Path], dict[str, str]],
-    suffixes: Sequence[str] = (".json", ".jsonl", ".toml", ".pt"),
+    patterns: Sequence[str] = ("*.json", "*.jsonl", "*.toml", "*.pt"),
     *,
     share: float,
 ) -> Kept:
@@ -147,7 +148,7 @@ def _kept(
     _must(copy, words, seconds=120.0)
     whole = look(copy)
     shutil.rmtree(copy)
-    read = tuple(path for path in files if path.suffix in suffixes)
+    read = tuple(path for path in files if any(path.match(pattern) for pattern in patterns))
     return Kept(name, folder, read, tuple(words), look, whole, share)
 
 

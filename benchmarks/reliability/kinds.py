@@ -6,7 +6,11 @@ from benchmarks.reliability.case import Kind
 from benchmarks.reliability.damage import damage
 from benchmarks.reliability.disks import disks
 from benchmarks.reliability.kills import kills
+from benchmarks.reliability.signals import signals
 from benchmarks.reliability.starts import starts
+from benchmarks.reliability.sweeps import sweeps
+from benchmarks.reliability.text import text
+from benchmarks.reliability.words import words
 
 __all__ = ["KINDS"]
 
@@ -14,6 +18,10 @@ KINDS: dict[str, Kind] = {
     "kills": Kind(kills, share=6.0),
     "disks": Kind(disks, share=2.0),
     "damage": Kind(damage, share=4.0),
+    "sweeps": Kind(sweeps, share=2.0),
+    "signals": Kind(signals, share=1.0),
+    "text": Kind(text, share=3.0),
+    "words": Kind(words, share=3.0),
     "starts": Kind(starts, share=1.0),
 }
 """By name; `share` adds up to 20."""
