@@ -28,7 +28,9 @@ def damage(case: Case) -> None:
     case.did(kept.words, "a damaged file", end)
     case.check(not [*case.folder.rglob(MARK)], "a damaged file ran code")
     judge(end)
-    if end.code == 0 and not HARMS[way].foreign:
+    # A log that merely ends early is that of a run which was killed early.
+    early = way == "cut" and file.suffix == ".jsonl"
+    if end.code == 0 and not HARMS[way].foreign and not early:
         other = differing(kept.look(case.folder), kept.whole)
         said = _is_said(file.name, end.out) or _is_said(file.parent.name, end.out)
         case.check(said or not other, f"taken, and not a word: other {', '.join(other[:5])}")

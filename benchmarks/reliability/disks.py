@@ -38,7 +38,7 @@ def disks(case: Case) -> None:
         if start == 0 or case.random.random() < 0.6:
             number = case.random.randrange(whole.operations) + 1
             return AtOperation(number, error=case.random.choice(_ERRORS))
-        return AtByte(int(_FILE_SIZE**case.random.random()), kills=False)
+        return AtByte(int(_FILE_SIZE ** case.random.random()), kills=False)
 
     def stopped(end: End, how: Interruption) -> bool:
         if end.code != 2 or type(how) is Undisturbed:

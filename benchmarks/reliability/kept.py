@@ -58,7 +58,7 @@ def kept_folders() -> tuple[Kept, ...]:
 
 
 def _half_a_run() -> Kept:
-    """A run with a checkpoint in its middle, to go on with."""
+    """Stop a run in its middle, to go on with."""
     home = _home()
     whole = whole_run("predicted")
     for operation in range(whole.operations // 2, whole.operations):
@@ -74,7 +74,7 @@ def _half_a_run() -> Kept:
 
 
 def _runs() -> Kept:
-    """Finished runs, to report on."""
+    """Finish some runs, to report on."""
     home = _home()
     for number, recipe in enumerate(("epochs", "predicted", "adamw")):
         _must(home, train_words(recipe, f"{FOLDER}/{number}"))
@@ -83,7 +83,7 @@ def _runs() -> Kept:
 
 
 def _plan() -> Kept:
-    """A plan, to train by."""
+    """Take a plan, to train by."""
     home = _home()
     (home / FOLDER).mkdir()
     shutil.copy(plan_file(), home / FOLDER / "plan.json")
@@ -92,7 +92,7 @@ def _plan() -> Kept:
 
 
 def _costs() -> Kept:
-    """Measured costs, to plan with."""
+    """Take costs, to plan with."""
     home = _home()
     (home / FOLDER).mkdir()
     shutil.copy(plan_file().with_name("costs.json"), home / FOLDER / "costs.json")
@@ -101,7 +101,7 @@ def _costs() -> Kept:
 
 
 def _experiments() -> tuple[Kept, ...]:
-    """An experiment that is done: to look at, and to do more of from its prepared data."""
+    """Finish an experiment, to look at it and to do more from its prepared data."""
     home = _home()
     _must(home, ["compare", *COMPARE, "--out", FOLDER], seconds=120.0)
     report = ("*.json", "*.toml", "*.jsonl")

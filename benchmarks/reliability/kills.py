@@ -60,5 +60,5 @@ def draw_kill(case: Case, whole: Whole) -> Interruption:
     if way < 0.5:
         return AtOperation(1 + int(early * whole.operations))
     if way < 0.7:
-        return AtByte(int(_FILE_SIZE**case.random.random()))
+        return AtByte(int(_FILE_SIZE ** case.random.random()))
     return AtMoment(early * whole.seconds)

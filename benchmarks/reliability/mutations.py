@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["as_json", "hostile_value", "mutated_bytes", "mutated_tree"]
+__all__ = ["as_json", "hostile_value", "mutated_bytes", "mutated_tree", "place"]
 
 _TEXTS = (
     *("", " ", "\x00", "a\nb", "\ud800", "\u202e", "ß" * 300, "x" * 10_000, "../../x", "~", "nan"),
@@ -19,7 +19,18 @@ _NUMBERS = (
     *(float("nan"), float("inf"), -float("inf"), -0.0, 0.5, 1.0000000001),
 )
 _TOKENS = (
-    *(b"\x00", b"\xff", b"\xc3\x28", b"\xef\xbb\xbf", b"\r", b"\n", b'"', b"'''", b'"""', b"\\u0000"),
+    *(
+        b"\x00",
+        b"\xff",
+        b"\xc3\x28",
+        b"\xef\xbb\xbf",
+        b"\r",
+        b"\n",
+        b'"',
+        b"'''",
+        b'"""',
+        b"\\u0000",
+    ),
     *(b"\\ud800", b"[", b"]", b"{", b"}", b"[[", b"=", b",", b":", b"#", b"null", b"NaN", b"-"),
     *(b"Infinity", b"1e999", b"9" * 400, b"9" * 5000, b"-" * 50, b"0x" + b"f" * 400, b"true"),
     *(b"[" * 2000, b"{" * 2000, b'{"a":' * 2000, b"[[[" * 60 + b"]]]" * 60, b"1979-05-27", b"\t"),
@@ -46,15 +57,15 @@ def mutated_tree(chance: random.Random, tree: Any) -> Any:
     """Return a copy of plain values with one to three of them replaced, deleted, or doubled."""
     tree = copy.deepcopy(tree)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
-        inside, key = _place(chance, tree)
+        inside, key = place(chance, tree)
         if inside is None:
             return hostile_value(chance)
         _CHANGES[chance.randrange(len(_CHANGES))](chance, inside, key)
     return tree
 
 
-def _place(chance: random.Random, tree: Any) -> tuple[Any, Any]:
-    """Draw a container in a tree, and a key in it; ``None`` where there is none."""
+def place(chance: random.Random, tree: Any) -> tuple[Any, Any]:
+    """Draw a list or dictionary in a tree, and a place in it; ``None`` where there is none."""
     inside: Any = None
     key: Any = None
     value = tree

@@ -78,7 +78,7 @@ def documents() -> dict[str, bytes]:
     run = _finished_run()
     arm = {"cell": "a cell", "arm": "cubic:0.5", "kind": "variant", "of": None}
     failed = {"reason": "it did not work", "traceback": None, **arm}
-    return {
+    texts = {
         "config.toml": tomli_w.dumps(Settings(t0=0.5, lr=0.05).to_dict()).encode(),
         "sweep.toml": _SWEEP,
         "plan.json": plan_file().read_bytes(),
@@ -90,12 +90,27 @@ def documents() -> dict[str, bytes]:
         "run/arm.json": json.dumps(arm).encode(),
         "run/failed.json": json.dumps(failed).encode(),
     }
+    return {name: _bare(name, text) for name, text in texts.items()}
 
 
 def plain_values(name: str) -> Any:
     """Return the values of a document that is JSON, or ``None``."""
     text = documents()[name]
     return json.loads(text) if name.endswith(".json") else None
+
+
+def _bare(name: str, text: bytes) -> bytes:
+    """Return a text without its digests: a mutation is then refused for what it says."""
+    if name.endswith(".json"):
+        return json.dumps(_without_digest(json.loads(text)), indent=1).encode()
+    if name.endswith(".jsonl"):
+        lines = (json.dumps(_without_digest(json.loads(line))) for line in text.splitlines())
+        return "".join(f"{line}\n" for line in lines).encode()
+    return text
+
+
+def _without_digest(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in ("digest", "sum")}
 
 
 def _finished_run() -> dict[str, bytes]:

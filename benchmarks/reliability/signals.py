@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from benchmarks.reliability.bits import run_bits
 from benchmarks.reliability.case import Case, FoundError, judge
 from benchmarks.reliability.children import End
-from benchmarks.reliability.going_on import Whole, check_same, train_words, until_done, whole_run
+from benchmarks.reliability.going_on import check_same, train_words, until_done, whole_run
 from benchmarks.reliability.interruptions import (
     AtMoment,
     AtOperation,

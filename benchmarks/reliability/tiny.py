@@ -13,6 +13,7 @@ import gc
 import io
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,8 +52,13 @@ COMPARE = (*SMALL, "--epochs", "2", "--variants", "cubic:0.5", "--seeds", "1", "
 
 
 def command(words: Sequence[str]) -> Callable[[], int]:
-    """Return what runs the command line with these words."""
-    return lambda: main(list(words))
+    """Return what a new process with these words does."""
+
+    def program() -> int:
+        sys.argv = ["freezeout", *words]
+        return main()
+
+    return program
 
 
 @functools.cache
@@ -73,7 +79,6 @@ def plan_file() -> Path:
 
 def get_ready() -> None:
     """Import what runs need, replace what is slow or measured, and run everything once."""
-    import freezeout.lab.experiments.runners.worker
     import freezeout.lab.report.figures.figure as figure
     import freezeout.lab.training.forecasting as forecasting
 
