@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _campaign(options)
     finally:
         shutil.rmtree(scratch_home(), ignore_errors=True)
+        scratch_home.cache_clear()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmarks.reliability.case import Case, FoundError, Kind
 from benchmarks.reliability.tiny import scratch_home
 from freezeout.errors import FreezeOutError
 
-__all__ = ["Finding", "Outcome", "Tally", "carry_out", "run_case"]
+__all__ = ["Finding", "Outcome", "Tally", "carry_out", "next_kind", "run_case"]
 
 
 @dataclass(frozen=True)
@@ -131,22 +132,24 @@ def carry_out(
             kind.
         keep_going: Whether to go on after a finding.
         tell: Told of the state every few seconds, and of how long it has been going.
+
+    Raises:
+        RuntimeError: If one of the processes dies.
     """
-    begun = time.monotonic()
+    begun = told = time.monotonic()
     tally = Tally()
-    told = begun
     with contextlib.ExitStack() as stack:
-        lines: list[Connection] = [
+        working = dict(
             stack.enter_context(_process(kinds, seconds, seed, number, processes))
             for number in range(processes)
-        ]
-        while lines:
-            for line in wait(lines, timeout=1.0):
+        )
+        while working:
+            for line in wait([*working], timeout=1.0):
                 assert isinstance(line, Connection)
                 try:
                     outcome: Outcome = line.recv()
                 except EOFError:
-                    lines.remove(line)
+                    _check_end(working.pop(line))
                     continue
                 tally.add(outcome)
                 if outcome.finding is not None:
@@ -159,13 +162,19 @@ def carry_out(
     return tally
 
 
+def _check_end(process: BaseProcess) -> None:
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"a process of the campaign ended with {process.exitcode}.")
+
+
 _TELL = 15.0  # seconds between lines of figures
 
 
 @contextlib.contextmanager
 def _process(
     kinds: Mapping[str, Kind], seconds: float, seed: int, number: int, processes: int
-) -> Iterator[Connection]:
+) -> Iterator[tuple[Connection, BaseProcess]]:
     """Start a process that runs cases and sends what comes of each; end it on leaving."""
     forking = multiprocessing.get_context("fork")
     receiving, sending = forking.Pipe(duplex=False)
@@ -175,7 +184,7 @@ def _process(
     process.start()
     sending.close()
     try:
-        yield receiving
+        yield receiving, process
     finally:
         process.terminate()
         process.join()
@@ -186,15 +195,20 @@ SEEDS = 1_000_000
 """Cases that a seed of the campaign has room for."""
 
 
+def next_kind(kinds: Mapping[str, Kind], spent: Mapping[str, float]) -> str:
+    """Return the kind that had least of its share of the seconds spent so far."""
+    return min(kinds, key=lambda kind: spent[kind] / kinds[kind].share)
+
+
 def _work(
     kinds: Mapping[str, Kind], seconds: float, first: int, step: int, line: Connection
 ) -> None:
-    """Run cases until the time is over: always the kind that had least of its share so far."""
+    """Run cases until the time is over."""
     end = time.monotonic() + seconds
     spent = dict.fromkeys(kinds, 0.0)
     seeds = dict.fromkeys(kinds, first)
     while time.monotonic() < end:
-        name = min(kinds, key=lambda kind: spent[kind] / kinds[kind].share)
+        name = next_kind(kinds, spent)
         outcome = run_case(name, kinds[name].work, seeds[name])
         spent[name] += outcome.seconds
         seeds[name] += step

@@ -7,7 +7,7 @@ import shutil
 from benchmarks.reliability.bits import differing
 from benchmarks.reliability.case import Case, judge
 from benchmarks.reliability.children import run_child
-from benchmarks.reliability.harm import HARMS, MARK, harm
+from benchmarks.reliability.harm import HARMS, MARK, draw_harm, harm
 from benchmarks.reliability.kept import FOLDER, kept_folders
 from benchmarks.reliability.tiny import command
 
@@ -19,7 +19,7 @@ def damage(case: Case) -> None:
     choices = kept_folders()
     kept = case.random.choices(choices, [one.share for one in choices])[0]
     file = case.random.choice(kept.files)
-    way = case.random.choices([*HARMS], [one.share for one in HARMS.values()])[0]
+    way = draw_harm(case.random, file)
     shutil.copytree(kept.folder, case.folder / FOLDER)
     path = case.folder / FOLDER / file
     case.note(f"{kept.name}, {file}, {harm(case.random, path, way, kept.other(file))}")

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.reliability.mutations import place
 
-__all__ = ["HARMS", "MARK", "Harm", "harm"]
+__all__ = ["HARMS", "MARK", "Harm", "draw_harm", "harm"]
 
 MARK = "code-was-run"
 """Folder that a hostile file makes beside the damaged one, if it gets to run."""
@@ -33,11 +33,19 @@ class Harm:
             the same kind from elsewhere.
         share: How often it is chosen, beside the others.
         foreign: Whether what comes out may be valid and other than before.
+        archives: Whether it is for archives alone.
     """
 
     apply: Callable[[random.Random, Path, Path | None], str]
     share: float
     foreign: bool = False
+    archives: bool = False
+
+
+def draw_harm(chance: random.Random, path: Path) -> str:
+    """Draw a way of `HARMS` that suits a file."""
+    suiting = {n: one for n, one in HARMS.items() if path.suffix == ".pt" or not one.archives}
+    return chance.choices([*suiting], [one.share for one in suiting.values()])[0]
 
 
 def harm(chance: random.Random, path: Path, way: str, other: Path | None) -> str:
@@ -155,8 +163,6 @@ def _put_in(path: Path, content: bytes) -> None:
 
 def _made(chance: random.Random, path: Path, other: Path | None) -> str:
     """Write a valid archive with one value that does not belong there."""
-    if path.suffix != ".pt":
-        return "not an archive"
     state = torch.load(path, weights_only=True)
     inside, key = place(chance, state)
     new: Any = chance.choice(
@@ -192,6 +198,6 @@ HARMS: dict[str, Harm] = {
     "version": Harm(_version, 0.5),
     "swapped": Harm(_swapped, 1.0, foreign=True),
     "pickle": Harm(_pickle, 1.0),
-    "hand-made": Harm(_made, 2.0, foreign=True),
+    "hand-made": Harm(_made, 2.0, foreign=True, archives=True),
 }
 """By name."""

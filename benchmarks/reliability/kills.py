@@ -30,17 +30,18 @@ _FILE_SIZE = 400_000  # about that of a checkpoint
 def kills(case: Case) -> None:
     """Kill a run some times, going on each time, and compare its end.
 
-    The first kill is before a file operation that the seed counts through, so that no operation is
-    left out; the others are drawn.
+    The first kill is, every other time, before a file operation that the seed counts through, so
+    that no operation is left out; else within a file. The others are drawn.
     """
     names = list(RECIPES)
     recipe = names[case.seed % len(names)]
     whole = whole_run(recipe)
-    operation = case.seed // len(names) % whole.operations + 1
+    turn = case.seed // len(names)
+    operation = turn // 2 % whole.operations + 1
 
     def draw(start: int) -> Interruption:
         if start == 0:
-            return AtOperation(operation)
+            return _within_a_file(case) if turn % 2 else AtOperation(operation)
         return draw_kill(case, whole) if start < _MOST else Undisturbed()
 
     def stopped(end: End, how: Interruption) -> bool:
@@ -62,3 +63,7 @@ def draw_kill(case: Case, whole: Whole) -> Interruption:
     if way < 0.7:
         return AtByte(int(_FILE_SIZE ** case.random.random()))
     return AtMoment(early * whole.seconds)
+
+
+def _within_a_file(case: Case) -> Interruption:
+    return AtByte(int(_FILE_SIZE ** case.random.random()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,7 @@ def _without_digest(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished_run() -> dict[str, bytes]:
-    home = scratch_home() / "for-readers"
-    home.mkdir(exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="readers-", dir=scratch_home()))
     end = run_child(command(train_words("predicted", "run")), home)
     if end.code:
         raise RuntimeError(f"a run ended with {end.words}: {end.err}")
