@@ -63,11 +63,11 @@ def endless(*_, **__):
 
 def only(name):
     made = {"half a run": kept._half_a_run, "plan": kept._plan}[name]()
-    return mock.patch.object(damage, "kept_folders", lambda: [made])
+    return mock.patch.object(damage, "kept_folders", return_value=[made])
 
 
 def no_momentum():
-    return [mock.patch.object(torch.optim.SGD, "load_state_dict", lambda self, state: None)]
+    return [mock.patch.object(torch.optim.SGD, "load_state_dict")]
 
 
 PLANTED = {
