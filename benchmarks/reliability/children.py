@@ -14,7 +14,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Child", "End", "have_ended", "obey_permissions", "run_child", "take_streams"]
+__all__ = [
+    "PATIENCE",
+    "Child",
+    "End",
+    "have_ended",
+    "obey_permissions",
+    "run_child",
+    "take_streams",
+]
+
+
+PATIENCE = 180.0
+"""Seconds that a child may take, where one of them is plenty: the machine may be busy."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,7 @@ def run_child(
     folder: Path,
     before: Callable[[], None] | None = None,
     *,
-    seconds: float = 60.0,
+    seconds: float = PATIENCE,
     signals: dict[float, int] | None = None,
 ) -> End:
     """Run something in a child and wait for its end; see `Child`."""

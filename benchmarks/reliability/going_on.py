@@ -60,7 +60,6 @@ def until_done(
     draw: Callable[[int], Interruption],
     *,
     stopped: Callable[[End, Interruption], bool],
-    seconds: float = 60.0,
 ) -> None:
     """Start a command, and go on with it for as long as it is interrupted.
 
@@ -73,7 +72,6 @@ def until_done(
         resume: Words of the one that goes on.
         draw: How the n-th start is interrupted, from 0 on; it must let one end at last.
         stopped: Whether an end, after such an interruption, is one to be gone on from.
-        seconds: How long one start may take.
 
     Raises:
         FoundError: If it does not get to its end.
@@ -82,9 +80,7 @@ def until_done(
     start = 0
     while True:
         how = draw(start)
-        end = run_child(
-            command(ways[0]), case.folder, how.install, seconds=seconds, signals=how.signals
-        )
+        end = run_child(command(ways[0]), case.folder, how.install, signals=how.signals)
         case.did(ways[0], str(how), end)
         if stopped(end, how):
             start += 1

@@ -103,7 +103,7 @@ def _costs() -> Kept:
 def _experiments() -> tuple[Kept, ...]:
     """Finish an experiment, to look at it and to do more from its prepared data."""
     home = _home()
-    _must(home, ["compare", *COMPARE, "--out", FOLDER], seconds=120.0)
+    _must(home, ["compare", *COMPARE, "--out", FOLDER])
     report = ("*.json", "*.toml", "*.jsonl")
     resume = ("*.json", "*.toml", "data/*.pt")  # of what is done neither log nor checkpoint is read
     again = ("compare", "--resume", FOLDER, "--processes", "1")
@@ -125,8 +125,8 @@ def _home() -> Path:
     return Path(tempfile.mkdtemp(prefix="kept-", dir=scratch_home()))
 
 
-def _must(home: Path, words: Sequence[str], seconds: float = 60.0) -> None:
-    end = run_child(command(words), home, seconds=seconds)
+def _must(home: Path, words: Sequence[str]) -> None:
+    end = run_child(command(words), home)
     if end.code:
         raise RuntimeError(f"freezeout {' '.join(words)} ended with {end.words}: {end.err}")
 
@@ -145,7 +145,7 @@ def _kept(
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     copy = _home()
     shutil.copytree(folder, copy / FOLDER)
-    _must(copy, words, seconds=120.0)
+    _must(copy, words)
     whole = look(copy)
     shutil.rmtree(copy)
     read = tuple(path for path in files if any(path.match(pattern) for pattern in patterns))

@@ -6,6 +6,7 @@ from benchmarks.reliability.case import Kind
 from benchmarks.reliability.damage import damage
 from benchmarks.reliability.disks import disks
 from benchmarks.reliability.kills import kills
+from benchmarks.reliability.outputs import outputs
 from benchmarks.reliability.signals import signals
 from benchmarks.reliability.starts import starts
 from benchmarks.reliability.sweeps import sweeps
@@ -18,10 +19,11 @@ KINDS: dict[str, Kind] = {
     "kills": Kind(kills, share=6.0),
     "disks": Kind(disks, share=2.0),
     "damage": Kind(damage, share=4.0),
+    "outputs": Kind(outputs, share=1.0),
     "sweeps": Kind(sweeps, share=2.0),
     "signals": Kind(signals, share=1.0),
     "text": Kind(text, share=3.0),
     "words": Kind(words, share=3.0),
     "starts": Kind(starts, share=1.0),
 }
-"""By name; `share` adds up to 20."""
+"""By name, as ``--only`` takes it."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from benchmarks.reliability.bits import run_bits
 from benchmarks.reliability.case import Case, FoundError, judge
-from benchmarks.reliability.children import End
+from benchmarks.reliability.children import PATIENCE, End
 from benchmarks.reliability.going_on import check_same, train_words, until_done, whole_run
 from benchmarks.reliability.interruptions import (
     AtMoment,
@@ -102,13 +102,21 @@ def _started(
             break
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-    out, err = process.communicate(timeout=60.0)
-    return End(process.returncode, out, err, time.monotonic() - begun)
+    late = False
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        late = True
+        process.kill()
+        out, err = process.communicate()
+    return End(process.returncode, out, err, time.monotonic() - begun, late)
 
 
 def _judge(end: End, number: signal.Signals) -> None:
     """Check the end of a command that was signalled: its code, and at most one line."""
     lines = end.err.strip().splitlines()
+    if end.late:
+        judge(end)
     if len(lines) > 1:
         raise FoundError(f"{len(lines)} lines after {number.name}: {end.err.strip()[-1500:]}")
     if end.code != _CODES[number]:

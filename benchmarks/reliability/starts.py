@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.reliability.bits import run_bits
 from benchmarks.reliability.case import Case, judge
-from benchmarks.reliability.children import Child, End, run_child
+from benchmarks.reliability.children import PATIENCE, Child, End, run_child
 from benchmarks.reliability.going_on import check_same, train_words, whole_run
 from benchmarks.reliability.interruptions import AtOperation
 from benchmarks.reliability.tiny import RECIPES, command
@@ -56,7 +56,7 @@ def _both(case: Case, words: Sequence[str], late: float) -> list[End]:
         return command(words)()
 
     children = [Child(command(words), case.folder), Child(second, case.folder)]
-    ends = [child.wait(60.0) for child in children]
+    ends = [child.wait(PATIENCE) for child in children]
     for end in ends:
         case.did(words, f"two at once, {late:.3f} s apart", end)
     return ends

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.reliability.bits import experiment_bits
 from benchmarks.reliability.case import Case
-from benchmarks.reliability.children import End, have_ended, run_child
+from benchmarks.reliability.children import PATIENCE, End, have_ended, run_child
 from benchmarks.reliability.going_on import check_same, until_done
 from benchmarks.reliability.interruptions import (
     AtMoment,
@@ -29,7 +29,6 @@ __all__ = ["sweeps"]
 _MOST = 3  # interruptions of one comparison; then it is left alone
 _WORKERS = 5  # a measurement, and four arms that take turns
 _OPERATIONS = 90  # of a worker, roughly
-_PATIENCE = 20.0  # seconds that workers may go on saving once their driver is gone
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def sweeps(case: Case) -> None:
 
     first = ["compare", *COMPARE, "--out", "kept"]
     resume = ["compare", "--resume", "kept", "--processes", "1"]
-    until_done(case, first, resume, draw, stopped=stopped, seconds=120.0)
+    until_done(case, first, resume, draw, stopped=stopped)
     _check_defects(case)
     check_same(case, experiment_bits(case.folder / "kept"), whole.bits)
 
@@ -94,7 +93,7 @@ def _whole() -> _Whole:
     home = Path(tempfile.mkdtemp(prefix="whole-", dir=scratch_home()))
     counting, count = count_operations()
     words = ["compare", *COMPARE, "--out", "kept"]
-    end = run_child(command(words), home, counting.install, seconds=120.0)
+    end = run_child(command(words), home, counting.install)
     if end.code:
         raise RuntimeError(f"the undisturbed comparison ended with {end.words}: {end.err}")
     return _Whole(experiment_bits(home / "kept"), count(), end.seconds)
@@ -104,7 +103,7 @@ def _check_ended(case: Case) -> None:
     """Raise where a worker goes on although its driver has ended."""
     started = case.folder / STARTED
     pids = [int(line) for line in started.read_text().split()] if started.is_file() else []
-    case.check(have_ended(pids, _PATIENCE), f"a worker is left {_PATIENCE:.0f} s after the driver")
+    case.check(have_ended(pids, PATIENCE), f"a worker is left {PATIENCE:.0f} s after the driver")
 
 
 def _check_defects(case: Case) -> None:

@@ -40,7 +40,7 @@ def text(case: Case) -> None:
                 return 3
         return 0
 
-    end = run_child(work, case.folder, seconds=120.0)
+    end = run_child(work, case.folder)
     number = int.from_bytes(at[:], "little")
     case.count("parser inputs", number + 1)
     if end.code or end.late:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from unittest import mock
 
 import torch
@@ -25,6 +26,14 @@ from freezeout.planning import Plan
 def not_whole(path, state):
     """Write a checkpoint into its place, bit by bit."""
     torch.save({"format": 1, **state}, path)
+
+
+def in_two_steps(path, target):
+    """Move a file so that another process may see it empty."""
+    Path(target).write_bytes(b"")
+    Path(target).write_bytes(path.read_bytes())
+    path.unlink()
+    return Path(target)
 
 
 def trusting(path):
@@ -79,6 +88,10 @@ PLANTED = {
         ],
     ),
     "a resumed run forgets its momentum": ("kills", "other bits .*weights", no_momentum),
+    "a file is moved to its place in two steps": (
+        *("outputs", "files are torn"),
+        lambda: [mock.patch.object(Path, "replace", in_two_steps)],
+    ),
     "a resumed comparison forgets its momentum": ("sweeps", "other bits .*weights", no_momentum),
     "one of two that go on forgets its momentum": ("starts", "other bits .*weights", no_momentum),
     "a log line is lost on a failing disk": (
