@@ -126,8 +126,10 @@ class Child:
 
     def kill(self) -> None:
         """Kill it, and what it started in its session."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError):  # it may not have made its session yet
             os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def _read(self, stream: int, selector: selectors.BaseSelector | None = None) -> bool:
         """Take what a stream has to give; return whether there may be more."""
