@@ -8,7 +8,7 @@ from benchmarks.reliability.bits import differing
 from benchmarks.reliability.case import Case, judge
 from benchmarks.reliability.children import run_child
 from benchmarks.reliability.harm import HARMS, MARK, draw_harm, harm
-from benchmarks.reliability.kept import FOLDER, kept_folders
+from benchmarks.reliability.kept import FOLDER, draw_kept
 from benchmarks.reliability.tiny import command
 
 __all__ = ["damage"]
@@ -16,8 +16,7 @@ __all__ = ["damage"]
 
 def damage(case: Case) -> None:
     """Damage one kept file and read it: it is refused, left out in words, or unharmed."""
-    choices = kept_folders()
-    kept = case.random.choices(choices, [one.share for one in choices])[0]
+    kept = draw_kept(case.random)
     file = case.random.choice(kept.files)
     way = draw_harm(case.random, file)
     shutil.copytree(kept.folder, case.folder / FOLDER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from benchmarks.reliability.going_on import train_words, whole_run
 from benchmarks.reliability.interruptions import AtOperation
 from benchmarks.reliability.tiny import COMPARE, RECIPES, SMALL, command, plan_file, scratch_home
 
-__all__ = ["FOLDER", "Kept", "kept_folders"]
+__all__ = ["FOLDER", "KEPT", "Kept", "draw_kept"]
 
 FOLDER = "kept"
 """Name of a copy in the folder of a case."""
@@ -33,7 +34,6 @@ class Kept:
         words: Words of the command.
         look: What it leaves, from the folder of a case: digests by name.
         whole: The same where nothing is damaged.
-        share: How often it is chosen, beside the others.
     """
 
     name: str
@@ -42,19 +42,12 @@ class Kept:
     words: tuple[str, ...]
     look: Callable[[Path], dict[str, str]]
     whole: dict[str, str]
-    share: float
 
     def other(self, file: Path) -> Path | None:
         """Return a file of the same kind, from elsewhere in the folder."""
         alike = [one for one in self.files if one.suffix == file.suffix and one != file]
         same = [one for one in alike if one.name == file.name] or alike
         return self.folder / same[0] if same else None
-
-
-@functools.cache
-def kept_folders() -> tuple[Kept, ...]:
-    """Return all of them, made once in a process."""
-    return (_half_a_run(), _runs(), _plan(), _costs(), *_experiments())
 
 
 def _half_a_run() -> Kept:
@@ -70,7 +63,7 @@ def _half_a_run() -> Kept:
         if end.killed and log.is_file() and b'"epoch"' in log.read_bytes():
             break
     words = ("train", "--resume", FOLDER, "--display", "none")
-    return _kept("half a run", home, words, _look_at_run, share=4.0)
+    return _kept("half a run", home, words, _look_at_run)
 
 
 def _runs() -> Kept:
@@ -78,8 +71,7 @@ def _runs() -> Kept:
     home = _home()
     for number, recipe in enumerate(("epochs", "predicted", "adamw")):
         _must(home, train_words(recipe, f"{FOLDER}/{number}"))
-    patterns = ("*.toml", "*.jsonl", "*.json")
-    return _kept("runs", home, ("report", FOLDER), _look_at_report, patterns, share=4.0)
+    return _kept("runs", home, ("report", FOLDER), _look_at_report, _REPORTED)
 
 
 def _plan() -> Kept:
@@ -88,7 +80,7 @@ def _plan() -> Kept:
     (home / FOLDER).mkdir()
     shutil.copy(plan_file(), home / FOLDER / "plan.json")
     words = ("train", *SMALL, "--plan", f"{FOLDER}/plan.json", "--out", "out", "--display", "none")
-    return _kept("plan", home, words, lambda case: run_bits(case / "out"), share=2.0)
+    return _kept("plan", home, words, lambda case: run_bits(case / "out"))
 
 
 def _costs() -> Kept:
@@ -97,28 +89,36 @@ def _costs() -> Kept:
     (home / FOLDER).mkdir()
     shutil.copy(plan_file().with_name("costs.json"), home / FOLDER / "costs.json")
     words = ("plan", *RECIPES["epochs"][:10], "--t0", "0.6", "--costs", f"{FOLDER}/costs.json")
-    return _kept("costs", home, (*words, "--out", "out"), _look_at_plan, share=2.0)
+    return _kept("costs", home, (*words, "--out", "out"), _look_at_plan)
 
 
-def _experiments() -> tuple[Kept, ...]:
-    """Finish an experiment, to look at it and to do more from its prepared data."""
+@functools.cache
+def _experiment() -> Path:
+    """Finish an experiment."""
     home = _home()
     _must(home, ["compare", *COMPARE, "--out", FOLDER])
-    report = ("*.json", "*.toml", "*.jsonl")
-    resume = ("*.json", "*.toml", "data/*.pt")  # of what is done neither log nor checkpoint is read
-    again = ("compare", "--resume", FOLDER, "--processes", "1")
-    return (
-        _kept("experiment", home, ("report", FOLDER), _look_at_report, report, share=2.0),
-        _kept("experiment, done", home, again, _look_at_experiment, resume, share=1.0),
-        _kept(
-            "experiment, more of it",
-            home,
-            (*again, "--seeds", "2"),
-            _look_at_experiment,
-            resume,
-            share=1.0,
-        ),
-    )
+    return home
+
+
+def _reported() -> Kept:
+    """Take an experiment, to report on."""
+    return _kept("experiment", _experiment(), ("report", FOLDER), _look_at_report, _REPORTED)
+
+
+def _done() -> Kept:
+    """Take an experiment that is done, to go on with."""
+    return _kept("experiment, done", _experiment(), _AGAIN, _look_at_experiment, _RESUMED)
+
+
+def _more() -> Kept:
+    """Take an experiment that is done, to do more from its prepared data."""
+    words = (*_AGAIN, "--seeds", "2")
+    return _kept("experiment, more of it", _experiment(), words, _look_at_experiment, _RESUMED)
+
+
+_AGAIN = ("compare", "--resume", FOLDER, "--processes", "1")
+_REPORTED = ("*.json", "*.toml", "*.jsonl")
+_RESUMED = ("*.json", "*.toml", "data/*.pt")  # of what is done neither log nor checkpoint is read
 
 
 def _home() -> Path:
@@ -137,8 +137,6 @@ def _kept(
     words: Sequence[str],
     look: Callable[[Path], dict[str, str]],
     patterns: Sequence[str] = ("*.json", "*.jsonl", "*.toml", "*.pt"),
-    *,
-    share: float,
 ) -> Kept:
     """Return the files below a folder, and what the command leaves where none is damaged."""
     folder = home / FOLDER
@@ -149,7 +147,7 @@ def _kept(
     whole = look(copy)
     shutil.rmtree(copy)
     read = tuple(path for path in files if any(path.match(pattern) for pattern in patterns))
-    return Kept(name, folder, read, tuple(words), look, whole, share)
+    return Kept(name, folder, read, tuple(words), look, whole)
 
 
 def _look_at_run(case: Path) -> dict[str, str]:
@@ -173,3 +171,20 @@ def _sums(folder: Path, pattern: str) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob(pattern))
     }
+
+
+KEPT: dict[Callable[[], Kept], float] = {
+    functools.cache(_half_a_run): 4.0,
+    functools.cache(_runs): 4.0,
+    functools.cache(_plan): 2.0,
+    functools.cache(_costs): 2.0,
+    functools.cache(_reported): 2.0,
+    functools.cache(_done): 1.0,
+    functools.cache(_more): 1.0,
+}
+"""What makes each of them, once in a process; and how often it is chosen, beside the others."""
+
+
+def draw_kept(chance: random.Random) -> Kept:
+    """Draw a folder of kept files."""
+    return chance.choices([*KEPT], [*KEPT.values()])[0]()

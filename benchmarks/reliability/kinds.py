@@ -16,14 +16,14 @@ from benchmarks.reliability.words import words
 __all__ = ["KINDS"]
 
 KINDS: dict[str, Kind] = {
-    "kills": Kind(kills, share=6.0),
+    "kills": Kind(kills, share=5.0),
     "disks": Kind(disks, share=2.0),
     "damage": Kind(damage, share=4.0),
     "outputs": Kind(outputs, share=1.0),
     "sweeps": Kind(sweeps, share=2.0),
     "signals": Kind(signals, share=1.0),
-    "text": Kind(text, share=3.0),
-    "words": Kind(words, share=3.0),
+    "text": Kind(text, share=2.0),
+    "words": Kind(words, share=4.0),
     "starts": Kind(starts, share=1.0),
 }
 """By name, as ``--only`` takes it."""

@@ -85,7 +85,7 @@ def _replace(chance: random.Random, inside: Any, key: Any) -> None:
 def _nudge(chance: random.Random, inside: Any, key: Any) -> None:
     value = inside[key]
     if isinstance(value, (int, float)):
-        inside[key] = chance.choice((-value, value * 1e9, value + 1, float(value), not value))
+        inside[key] = chance.choice((-value, value * 10**9, value + 1, str(value), not value))
     elif isinstance(value, str):
         inside[key] = value[: chance.randrange(len(value) + 1)] + chance.choice(_TEXTS)
     else:

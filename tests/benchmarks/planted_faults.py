@@ -72,7 +72,7 @@ def endless(*_, **__):
 
 def only(name):
     made = {"half a run": kept._half_a_run, "plan": kept._plan}[name]()
-    return mock.patch.object(damage, "kept_folders", return_value=[made])
+    return mock.patch.object(damage, "draw_kept", return_value=made)
 
 
 def no_momentum():
