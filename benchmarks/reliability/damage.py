@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from benchmarks.reliability.bits import differing
 from benchmarks.reliability.case import Case, judge
 from benchmarks.reliability.children import run_child
 from benchmarks.reliability.harm import HARMS, MARK, draw_harm, harm
-from benchmarks.reliability.kept import FOLDER, draw_kept
+from benchmarks.reliability.kept import FOLDER, Kept, draw_kept
 from benchmarks.reliability.tiny import command
+from freezeout.errors import FreezeOutError
+from freezeout.text import one_line
 
 __all__ = ["damage"]
 
@@ -30,9 +33,17 @@ def damage(case: Case) -> None:
     # A log that merely ends early is that of a run which was killed early.
     early = way == "cut" and file.suffix == ".jsonl"
     if end.code == 0 and not HARMS[way].foreign and not early:
-        other = differing(kept.look(case.folder), kept.whole)
+        other = _other(kept, case.folder)
         said = _is_said(file.name, end.out) or _is_said(file.parent.name, end.out)
         case.check(said or not other, f"taken, and not a word: other {', '.join(other[:5])}")
+
+
+def _other(kept: Kept, folder: Path) -> list[str]:
+    """Return what is other than where nothing is damaged."""
+    try:
+        return differing(kept.look(folder), kept.whole)
+    except (ValueError, KeyError, TypeError, OSError, FreezeOutError) as error:
+        return [f"what is left cannot be read ({one_line(error)})"]
 
 
 def _is_said(name: str, text: str) -> bool:
