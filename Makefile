@@ -11,7 +11,7 @@ REAL := tests/layers/test_real_networks.py
 # Without --no-compile pip compiles all of torch, most of which no run imports.
 INSTALL = $(PY) -m pip install --quiet --no-compile -c constraints.txt
 
-.PHONY: demo test test-slow test-networks check docs bench bench-stacks clean
+.PHONY: demo test test-slow test-networks check docs bench bench-stacks reliability reliability-short clean
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +61,13 @@ bench-stacks: $(ALL)  ## several processes, torch.compile, trainers, examples; a
 	$(PY) -m benchmarks.stacks.callbacks
 	$(PY) -m benchmarks.stacks.examples
 	$(PY) -m benchmarks.stacks.tables
+
+reliability: $(ALL)  ## kills, damage, hostile words and texts: nothing may be lost or wrong; an hour
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.reliability --minutes 60 --processes 2 \
+	  --out benchmarks/results/reliability.json
+
+reliability-short: $(ALL)  ## the same for a minute and a half
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.reliability --minutes 1.5 --processes 2
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
