@@ -35,8 +35,8 @@ ROOMS = (
     *("integrations", "lab"),
 )
 LAB_ROOMS = (
-    *("streams", "importing", "models", "data", "training", "evidence", "report", "experiments"),
-    *("finetuning", "cli"),
+    *("streams", "locks", "importing", "models", "data", "training", "evidence", "report"),
+    *("experiments", "finetuning", "cli"),
 )
 ON_STANDARD_LIBRARY = {"errors", "text", "storage", "schedule"}
 AT_THE_ROOT = {"__init__", "__main__", "errors", "reference", "tensors", "text"}
