@@ -109,7 +109,7 @@ class Stretch:
             tell(
                 self.observers,
                 f"stopped after step {trainer.step} of {trainer.total_steps}, all saved; "
-                f"go on with: freezeout train --resume {self.folder.path}",
+                f"go on with: freezeout train --resume {self.folder.words}",
             )
         self._log("end", step=trainer.step, finished=trainer.finished, seconds=self.seconds())
 
@@ -118,6 +118,7 @@ class Stretch:
         self.trainer.elapsed = self.seconds()
         state = self.trainer.state_dict()
         if self._processes.main:
+            self.folder.sync_log()  # a checkpoint must not know more than the log
             save_checkpoint(self.folder.checkpoint, state)
         self._saved_at = time.monotonic()
 
