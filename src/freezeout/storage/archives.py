@@ -31,9 +31,7 @@ def archive_trouble(file: IO[bytes]) -> str:
         return "its digest is another" if is_sealed(file) else "it does not end as an archive does"
     try:
         with zipfile.ZipFile(file) as archive:
-            return _entries_trouble(archive) or (
-                "" if is_sealed(file) else _sums_trouble(archive)
-            )
+            return _entries_trouble(archive) or ("" if is_sealed(file) else _sums_trouble(archive))
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
         return f"its table of contents cannot be read ({type(error).__name__})"
 

@@ -284,6 +284,11 @@ def _check(spec: Field[Any], value: Any) -> None:
     most = bounds.pop("most", None)  # far out of the way: it is named only where it is exceeded
     if value is None and spec.default is None:
         return
+    for number in value if isinstance(value, tuple) else (value,):
+        if type(number) is int and not -_MOST_INTEGER <= number < _MOST_INTEGER:
+            raise ValueError(f"{name} must fit into 64 bits, got a larger number. {_help(name)}")
+    if isinstance(value, str):
+        _check_text(name, value)
     if name in _OF_SCHEDULE and kind in (int, float):
         return  # `Schedule` checks its numbers
     if kind is int:
@@ -299,6 +304,21 @@ def _check(spec: Field[Any], value: Any) -> None:
     if most is not None and value > most:
         raise ValueError(f"{name} must be at most {most:g}, got {value}. {_help(name)}")
 
+
+def _check_text(name: str, value: str) -> None:
+    """Raise unless a text can stand in a settings file and name a file."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        value = "\0"
+    if "\0" in value:
+        raise ValueError(
+            f"{name} must be text in UTF-8 without zero bytes, got something else. Settings are "
+            "kept in a file that can hold no other: use another name, or a link to it."
+        )
+
+
+_MOST_INTEGER = 1 << 63  # what TOML can hold
 
 _KIND_WORDS = {str: "text", tuple: "a list of numbers"}
 

@@ -91,9 +91,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         values = tomllib.loads(text)
         check_values(values)
     except RecursionError as error:
-        raise RunError(
-            f"{path} is not valid TOML: it is nested too deep. Make it flat."
-        ) from error
+        raise RunError(f"{path} is not valid TOML: it is nested too deep. Make it flat.") from error
     except ValueError as error:  # of the parser too
         reason = str(error).rstrip(".")
         if "integer string" in reason:  # Python's own limit of digits
