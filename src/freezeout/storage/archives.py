@@ -18,11 +18,12 @@ _ENCRYPTED = 0x1
 
 
 def archive_trouble(file: IO[bytes]) -> str:
-    """Return what is wrong with an archive of ``torch.save``, without a full stop; empty if nothing.
+    """Return what is wrong with an archive of ``torch.save``; an empty text if nothing is.
 
     A digest is compared where there is one, else the checksum of every entry. Readers of ZIP files
-    forgive much and disagree about the rest (an entry marked as a folder is read by one and left out
-    by another, which leaves memory as it was), so only what ``torch.save`` writes is accepted.
+    forgive much and disagree about the rest (an entry marked as a folder is read by one and left
+    out by another, which leaves memory as it was), so only what ``torch.save`` writes is accepted.
+    The text has no full stop.
 
     Args:
         file: Open for reading.

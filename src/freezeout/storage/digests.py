@@ -103,7 +103,7 @@ def is_sealed(file: IO[bytes]) -> bool:
 
 
 def check_archive(file: IO[bytes]) -> bool:
-    """Return whether a file ends with the digest of all before it, or as a ZIP file without comment.
+    """Return whether a file ends with the right digest, or as a ZIP file without a comment.
 
     Args:
         file: Open for reading.

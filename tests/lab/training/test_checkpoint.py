@@ -60,7 +60,7 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     save_checkpoint(file, {"x": torch.randn(1000)})
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
-    with pytest.raises(CheckpointError, match="the checkpoint .* is damaged: it"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint .* is damaged: it"):
         load_checkpoint(file)
 
 

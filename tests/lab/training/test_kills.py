@@ -1,4 +1,4 @@
-"""A process that dies before any of its file operations leaves a run that loses and repeats nothing."""
+"""A process that dies before any file operation: nothing is lost, and nothing is told twice."""
 
 import os
 import random

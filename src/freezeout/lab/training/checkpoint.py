@@ -1,4 +1,4 @@
-"""Checkpoints: written whole with a digest, checked before they are read, read without running code."""
+"""Checkpoints: written whole, checked before they are read, read without running code."""
 
 from __future__ import annotations
 

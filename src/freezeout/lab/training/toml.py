@@ -21,6 +21,7 @@ __all__ = ["has_digest", "read_saved_toml", "read_toml", "toml_bytes", "write_to
 _FILE = KeptFile("settings file", "Give a TOML file.", "Give a TOML file.")
 _SAVED = KeptFile("settings file", "Copy it again.", "Copy it again, or start the run again.")
 _MOST_BYTES = 1 << 20
+_MOST_PARTS = 64
 _DIGEST = re.compile(r"^# digest: ([0-9a-f]{32})$", re.MULTILINE)
 
 
@@ -88,6 +89,7 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
+        _check_keys(text)
         values = tomllib.loads(text)
         check_values(values)
     except RecursionError as error:
@@ -98,3 +100,13 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
             reason = "it holds an integer of thousands of digits"
         raise RunError(f"{path} is not valid TOML: {reason}. Fix that line.") from error
     return values
+
+
+def _check_keys(text: str) -> None:
+    """Raise for a key of very many parts, at which the parser would take hours."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") <= _MOST_PARTS or line.lstrip().startswith("#"):
+            continue
+        words = re.split(r"[\s,\[\]=]+", line)  # a list of numbers may be as long as it likes
+        if any(word.count(".") > 1 or '"' in word or "'" in word for word in words):
+            raise ValueError(f"line {number} has a key or a text with more than {_MOST_PARTS} dots")
