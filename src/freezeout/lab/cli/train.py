@@ -143,8 +143,7 @@ def _choose(options: argparse.Namespace) -> _Choice:
         followed = read_plan(options.plan)
         values = {**values, **plan_settings(followed, given)}
     settings = Settings.from_dict(values)
-    out = getattr(options, "out", None)
+    out: Path | None = getattr(options, "out", None)
     stem = slug(f"{settings.data}-{settings.model}")
-    made = out is None
-    folder = RunFolder(next_free(Path("runs"), stem) if made else out, made=made)
+    folder = RunFolder(out or next_free(Path("runs"), stem), made=out is None)
     return _Choice(folder, given, settings, followed)

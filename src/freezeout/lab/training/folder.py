@@ -35,12 +35,12 @@ class RunFolder:
 
     Args:
         path: The folder.
-        made: Whether it was made for this run, so that it goes again if nothing comes of the run.
+        made: Whether `next_free` made it for this run, so that it goes if nothing comes of it.
     """
 
     def __init__(self, path: Path, *, made: bool = False) -> None:
         self.path = path
-        self.made = made
+        self.made = self._claimed = made
         self.settings_file = path / "settings.toml"
         self.log_file = path / "log.jsonl"
         self.checkpoint = path / "checkpoint.pt"
@@ -284,6 +284,8 @@ class RunFolder:
                 for path in self.path.iterdir():
                     path.unlink()
                 self.path.rmdir()
+                if self._claimed:
+                    self.path.parent.rmdir()  # if it is empty
         lock.__exit__(None, None, None)
 
     @contextmanager

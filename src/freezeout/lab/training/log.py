@@ -139,7 +139,7 @@ def _all(fits: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, list) and all(map(fits, value))
 
 
-_FREEZE = {"index": _is_count, "name": _is_text}
+_FREEZE: dict[str, Callable[[object], bool]] = {"index": _is_count, "name": _is_text}
 _SHAPES: dict[str, dict[str, Callable[[object], bool]]] = {
     "start": {
         "settings": lambda value: isinstance(value, dict),

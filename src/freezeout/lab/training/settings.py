@@ -286,7 +286,8 @@ def _check(spec: Field[Any], value: Any) -> None:
         return
     for number in value if isinstance(value, tuple) else (value,):
         if type(number) is int and not -_MOST_INTEGER <= number < _MOST_INTEGER:
-            raise ValueError(f"{name} must fit into 64 bits, got a larger number. {_help(name)}")
+            words = "fit into" if most is None else f"be at most {most:g}, and not beyond"
+            raise ValueError(f"{name} must {words} 64 bits, got a larger number. {_help(name)}")
     if isinstance(value, str):
         _check_text(name, value)
     if name in _OF_SCHEDULE and kind in (int, float):
