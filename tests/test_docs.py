@@ -13,7 +13,7 @@ import tomllib
 
 import freezeout
 from benchmarks.stacks import tables
-from freezeout.lab.cli.program import _parser
+from freezeout.lab.cli.parser import make_parser
 from freezeout.lab.experiments import EXPERIMENTS, Grid
 from freezeout.lab.training import PRESETS
 from freezeout.schedule import ScheduleSettings
@@ -82,7 +82,7 @@ def commands():
 
 @pytest.mark.parametrize("words", list(commands()))
 def test_commands_are_what_the_program_understands(words):
-    options = _parser().parse_args(words)
+    options = make_parser().parse_args(words)
     known = EXPERIMENTS if words[0] == "sweep" else PRESETS
     assert getattr(options, "preset", None) in {None, *known}
 

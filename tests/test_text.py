@@ -1,10 +1,15 @@
 """Numbers, durations, tables and errors as text."""
 
+import csv
+import io
 import math
+import subprocess
 
 import pytest
 
 from freezeout.text import (
+    command,
+    csv_text,
     did_you_mean,
     first_line,
     fixed,
@@ -15,6 +20,8 @@ from freezeout.text import (
     percent,
     plain_table,
     precise_seconds,
+    printable,
+    quoted,
     size_text,
     unit_for,
 )
@@ -117,3 +124,42 @@ def test_an_error_without_text_is_called_by_its_type(text):
     assert one_line(KeyboardInterrupt(text)) == "KeyboardInterrupt"
     assert first_line(KeyboardInterrupt(text)) == "KeyboardInterrupt"
     assert first_line(ValueError("...")) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("a", "", "my runs/1", "two  blanks", " ", "it's", "$(id)", "`id`;id", "-x", "~/a", "*"),
+        *("two\nlines", "tab\there", "\x1b[1mbold's\\", "caf\xe9", "no \udcff7 utf", "\xa0", "\\"),
+    ],
+)
+def test_a_quoted_word_is_one_word_of_the_shell_again(word):
+    line = command("train", "--resume", word)
+    assert " ".join(line.split()) == line  # it may stand in one line with others
+    assert line.isprintable()
+    shown = line.replace("freezeout", r"printf '%s\0'", 1)
+    done = subprocess.run(["bash", "-c", shown], capture_output=True, check=True)
+    expected = [part.encode("utf-8", "surrogateescape") for part in ("train", "--resume", word)]
+    assert done.stdout.split(b"\0")[:-1] == expected
+
+
+def test_ordinary_words_are_left_as_they_are():
+    assert (
+        command("report", "runs/compare-digits_1.5") == "freezeout report runs/compare-digits_1.5"
+    )
+    assert quoted("caf\xe9") == "'caf\xe9'"
+    assert printable("caf\xe9 \u2713") == "caf\xe9 \u2713"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_cell_of_text_is_no_formula(start):
+    text = csv_text([("name",), (f"{start}cmd|x",)])
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["name"], [f"'{start}cmd|x"]]
+
+
+def test_numbers_in_cells_stay_numbers():
+    assert csv_text([(-1, -0.5, "-1e-3", "+2", "-inf", None)]) == "-1,-0.5,-1e-3,+2,-inf,\n"
+
+
+def test_an_error_in_one_line_controls_no_terminal():
+    assert one_line(ValueError("a\x1b[2Jb\nc\udcff")) == r"a\x1b[2Jb c\udcff"

@@ -6,34 +6,48 @@
 
 Start reading in `freezeout.schedule` (when a layer freezes, at which rate it learns until then),
 then `freezeout.scheduler`; `freezeout.costs` and `freezeout.planning` say beforehand what it saves.
-`freezeout.reference`, `freezeout.integrations` and `freezeout.lab` are imported once they are asked
-for.
+Every room and every name is imported once it is asked for, so `import freezeout` is light.
 """
 
-import importlib
-import types
 import typing
 
-from freezeout.costs import Costs, LayerCost, measure_costs
-from freezeout.errors import (
-    CheckpointError,
-    CostError,
-    DataError,
-    DistributedError,
-    DivergenceError,
-    FreezeOutError,
-    FrozenPrefixWarning,
-    MovementError,
-    MovementWarning,
-    PrefixError,
-    RunError,
-    SplitError,
-)
-from freezeout.freezing import FreezeEvent, Freezer, is_active, unfreeze
-from freezeout.layers import Layer, Layers, split_layers
-from freezeout.planning import Plan, plan, predicted_saving
-from freezeout.schedule import Schedule, freeze_times
-from freezeout.scheduler import FreezeOut
+from freezeout import lazy
+
+if typing.TYPE_CHECKING:
+    from freezeout import costs as costs
+    from freezeout import errors as errors
+    from freezeout import freezing as freezing
+    from freezeout import integrations as integrations
+    from freezeout import lab as lab
+    from freezeout import layers as layers
+    from freezeout import planning as planning
+    from freezeout import reference as reference
+    from freezeout import schedule as schedule
+    from freezeout import scheduler as scheduler
+    from freezeout import storage as storage
+    from freezeout import tensors as tensors
+    from freezeout import text as text
+    from freezeout import wrappers as wrappers
+    from freezeout.costs import Costs, LayerCost, measure_costs
+    from freezeout.errors import (
+        CheckpointError,
+        CostError,
+        DataError,
+        DistributedError,
+        DivergenceError,
+        FreezeOutError,
+        FrozenPrefixWarning,
+        MovementError,
+        MovementWarning,
+        PrefixError,
+        RunError,
+        SplitError,
+    )
+    from freezeout.freezing import FreezeEvent, Freezer, is_active, unfreeze
+    from freezeout.layers import Layer, Layers, split_layers
+    from freezeout.planning import Plan, plan, predicted_saving
+    from freezeout.schedule import Schedule, freeze_times
+    from freezeout.scheduler import FreezeOut
 
 __version__ = "0.1.0"
 
@@ -68,19 +82,65 @@ __all__ = [
     "unfreeze",
 ]
 
-if typing.TYPE_CHECKING:
-    from freezeout import integrations as integrations
-    from freezeout import lab as lab
-    from freezeout import reference as reference
-
-_LATER = ("integrations", "lab", "reference")
-
-
-def __getattr__(name: str) -> types.ModuleType:
-    if name in _LATER:
-        return importlib.import_module(f"freezeout.{name}")
-    raise AttributeError(f"module 'freezeout' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+if not typing.TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.lazy_names(
+        __name__,
+        {
+            "freezeout.costs": (
+                "Costs",
+                "LayerCost",
+                "measure_costs",
+            ),
+            "freezeout.errors": (
+                "CheckpointError",
+                "CostError",
+                "DataError",
+                "DistributedError",
+                "DivergenceError",
+                "FreezeOutError",
+                "FrozenPrefixWarning",
+                "MovementError",
+                "MovementWarning",
+                "PrefixError",
+                "RunError",
+                "SplitError",
+            ),
+            "freezeout.freezing": (
+                "FreezeEvent",
+                "Freezer",
+                "is_active",
+                "unfreeze",
+            ),
+            "freezeout.layers": (
+                "Layer",
+                "Layers",
+                "split_layers",
+            ),
+            "freezeout.planning": (
+                "Plan",
+                "plan",
+                "predicted_saving",
+            ),
+            "freezeout.schedule": (
+                "Schedule",
+                "freeze_times",
+            ),
+            "freezeout.scheduler": ("FreezeOut",),
+        },
+        rooms=(
+            "costs",
+            "errors",
+            "freezing",
+            "integrations",
+            "lab",
+            "layers",
+            "planning",
+            "reference",
+            "schedule",
+            "scheduler",
+            "storage",
+            "tensors",
+            "text",
+            "wrappers",
+        ),
+    )

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from freezeout.freezing import Freezer, chooses_only
-from freezeout.layers import Layer, Layers
+from freezeout.layers import Layers
 from freezeout.schedule import Schedule
 from freezeout.scheduler import RateScheduler
 
@@ -74,9 +74,8 @@ def train(
             index = layers.index_of(group["params"][0])
             group["lr"] = base * factors[-1 if index is None else index]
         model.train()
-        for layer, freeze_step in zip(layers, freeze_steps, strict=True):
-            if freeze_step is not None and n >= freeze_step:
-                _infer(layer)
+        done = [freeze_step is not None and n >= freeze_step for freeze_step in freeze_steps]
+        _infer(layers.to_inference(layers[: sum(done)]))
         loss = loss_function(model(x), y)
         optimizer.zero_grad()
         loss.backward()
@@ -168,12 +167,11 @@ class RateOnly(RateScheduler):
 
     def _settle(self) -> None:
         """Put layers that are done into inference mode, whatever ``model.train()`` has done."""
-        for layer in self.layers[: self._together.due]:
-            _infer(layer)
+        _infer(self.layers.to_inference(self.layers[: self._together.due]))
 
 
-def _infer(layer: Layer) -> None:
-    for module in layer.modules:
+def _infer(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
         module.training = module.training and chooses_only(module)
 
 

@@ -6,10 +6,13 @@ import csv
 import difflib
 import io
 import math
+import os
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 __all__ = [
+    "command",
     "csv_text",
     "did_you_mean",
     "first_line",
@@ -21,6 +24,8 @@ __all__ = [
     "percent",
     "plain_table",
     "precise_seconds",
+    "printable",
+    "quoted",
     "size_text",
     "unit_for",
 ]
@@ -180,13 +185,82 @@ def plain_table(rows: Sequence[Sequence[str]]) -> list[str]:
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     r"""Write rows, the header first, as CSV: numbers in full precision, ``None`` as nothing.
 
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, which shows it
+    as the text it is.
+
     Example:
-        >>> csv_text([("seed", "error"), (0, 5.5), (1, None)])
-        'seed,error\n0,5.5\n1,\n'
+        >>> csv_text([("seed", "error"), (0, -5.5), (1, None), ("=1+1", "-5.5")])
+        "seed,error\n0,-5.5\n1,\n'=1+1,-5.5\n"
     """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    writer = csv.writer(text, lineterminator="\r\n")  # either sign in a cell gets it quoted
+    writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    return text.getvalue().replace("\r\n", "\n")
+
+
+def _harmless(cell: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula; numbers stay as they are."""
+    if not (isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def quoted(word: str | os.PathLike[str]) -> str:
+    r"""Write one word of a command as a shell reads it.
+
+    Args:
+        word: Any text or path, also one with control characters or bytes that are no UTF-8.
+
+    Example:
+        >>> quoted("runs/a-1"), quoted("my runs")
+        ('runs/a-1', "'my runs'")
+        >>> print(quoted("two\nlines"))
+        $'two\012lines'
+    """
+    text = os.fspath(word)
+    if text.isprintable() and "  " not in text:  # a line of an error has single spaces
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escaped, text))}'"
+
+
+def _escaped(sign: str) -> str:
+    """Return a character within ``$'...'``: its bytes in octal where a line cannot hold it."""
+    if sign in "'\\":
+        return f"\\{sign}"
+    if sign.isprintable() and sign != " ":
+        return sign
+    how = "surrogateescape" if "\udc80" <= sign <= "\udcff" else "surrogatepass"
+    return "".join(rf"\{byte:03o}" for byte in sign.encode("utf-8", how))
+
+
+def command(*words: str | os.PathLike[str]) -> str:
+    """Write a command of the program, to be copied into a shell.
+
+    Args:
+        words: What comes after the program's name.
+
+    Example:
+        >>> command("train", "--resume", "my runs/one")
+        "freezeout train --resume 'my runs/one'"
+    """
+    return " ".join(map(quoted, ("freezeout", *words)))
+
+
+def printable(text: str) -> str:
+    r"""Return a text in one line in which nothing controls a terminal.
+
+    White space becomes single spaces, and what cannot be printed an escape.
+
+    Example:
+        >>> printable("two\nlines, \x1b[1m bold")
+        'two lines, \\x1b[1m bold'
+    """
+    signs = (sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(text.split()))
+    return "".join(signs)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
@@ -212,7 +286,7 @@ def one_line(error: BaseException) -> str:
         >>> one_line(ValueError("no file\n  of that name."))
         'no file of that name.'
     """
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(str(error)) or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:

@@ -247,10 +247,11 @@ def leave_a_copy(model: Any, optimizer: Optimizer) -> None:
 
 _NOBODY = "no optimizer holds"
 _MOVED = "frozen parameters or buffers moved"
+_REPLACED = "was replaced in the model"
 _LATER: Any = {"freezes_late": True}
 
 SURGERIES = [
-    Surgery("`SyncBatchNorm.convert_sync_batchnorm`", sync_norms, "told", _MOVED, **_LATER),
+    Surgery("`SyncBatchNorm.convert_sync_batchnorm`", sync_norms, "told", _REPLACED, **_LATER),
     Surgery("norms replaced by those of a subclass", subclass_norms),
     Surgery("`prune`", prune_all),
     Surgery("`prune`, then `prune.remove`", prune_and_make_permanent, "told", _MOVED),
@@ -267,7 +268,7 @@ SURGERIES = [
         "LoRA added, with `add_param_group`",
         adapt_with_a_group,
         "refused",
-        "the optimizer has 5 parameter groups",
+        "then make a new optimizer and a new FreezeOut",
     ),
     Surgery("LoRA merged", merge_an_adapter),
     Surgery("`load_state_dict(assign=True)`", assign_a_state, "told", _NOBODY),
@@ -285,7 +286,7 @@ SURGERIES = [
         "all thawed by hand", thaw_by_hand, note="rates stay 0; the next freeze takes them too"
     ),
     Surgery("blocks wrapped", wrap_in_a_sequence),
-    Surgery("weights tied", tie_two_blocks, "told", "its output still needs a gradient"),
+    Surgery("weights tied", tie_two_blocks, "told", "it learns until its last user freezes"),
     Surgery("blocks compiled", compile_the_blocks),
     Surgery("a copy of the model kept in it", leave_a_copy),
 ]

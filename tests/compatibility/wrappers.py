@@ -141,6 +141,17 @@ WRAPPERS = [
         note="ask `is_active` before you step it",
     ),
     Wrapper(
+        "conversions that swap parameters (`torch.__future__`)",
+        _LOOPS,
+        "test_parameters_that_are_swapped_in_a_conversion",
+        note="switch it on before layers freeze: PyTorch refuses to swap what was frozen before",
+    ),
+    Wrapper(
+        "momentum encoders (BYOL, MoCo)",
+        _LOOPS,
+        "test_a_momentum_encoder_defined_first_keeps_its_modes",
+    ),
+    Wrapper(
         "averages of weights: `AveragedModel`, EMA",
         _LOOPS,
         "test_an_average_of_weights_goes_on_and_meets_the_frozen_layers",
@@ -200,5 +211,12 @@ WRAPPERS = [
         "Hugging Face `Trainer` with checkpointing",
         _TRAINER,
         "test_checkpointed_backward_stops_at_frozen_layers",
+    ),
+    Wrapper(
+        "Hugging Face `Trainer` on a stream (`IterableDataset`)",
+        _TRAINER,
+        "test_a_stream_is_trained_on_resumed_and_without_an_example_told",
+        "told",
+        "it shows no first sample: pass `example=`",
     ),
 ]

@@ -191,7 +191,8 @@ def test_a_part_that_is_added_or_replaced_is_told_at_the_next_freeze() -> None:
         scheduler = FreezeOut(optimizer, model, STEPS, **SETTINGS)
         train(model, optimizer, scheduler, stop=19)
         surgery(model)
-        with pytest.warns(MovementWarning, match=r"no optimizer holds '4\."):
+        advice = r"what came later takes freezeout.unfreeze\(model\), a new optimizer"
+        with pytest.warns(MovementWarning, match=rf"no optimizer holds '4\..*{advice}"):
             train(model, optimizer, scheduler, start=19, stop=20)
         assert scheduler.frozen == 1
 
@@ -340,6 +341,18 @@ def test_what_another_optimizer_trains_too_is_told_when_it_freezes(make: Any, pa
         _take_turns(model, make(model.parameters(), lr=0.01), strict=True)
 
 
+def test_an_optimizer_that_comes_during_the_run_is_told_too() -> None:
+    model = make_net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, STEPS, **SETTINGS)
+    train(model, optimizer, scheduler, stop=5)
+    other = Adam(model[0].parameters(), lr=0.01)
+    train(model, other, stop=1)
+    with pytest.warns(FrozenPrefixWarning, match=r"^'0.weight', '0.bias' are also held .* .Adam."):
+        train(model, optimizer, scheduler, start=5)
+    assert scheduler.frozen == 2
+
+
 def test_an_optimizer_that_only_lies_around_or_trains_what_learns_is_not_told() -> None:
     model = make_net()
     leftover = Adam(model.parameters())
@@ -350,3 +363,23 @@ def test_an_optimizer_that_only_lies_around_or_trains_what_learns_is_not_told() 
     model = make_net()
     _take_turns(model, SGD(model[4].parameters(), lr=0.01), strict=True)
     assert not model[0].weight.requires_grad
+
+
+def test_optimizers_that_step_in_the_backward_pass_are_told_together() -> None:
+    """One for each parameter, as in PyTorch's own tutorial, beside the one for all."""
+    model = make_net()
+    within = {p: Adam([p], lr=1e-3) for p in model.parameters()}
+
+    def step(parameter: nn.Parameter) -> None:
+        within[parameter].step()
+        within[parameter].zero_grad()
+
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(step)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scheduler = FreezeOut(optimizer, model, STEPS, **SETTINGS)
+    with pytest.warns(FrozenPrefixWarning) as caught:
+        train(model, optimizer, scheduler)
+    said = [str(warning.message).partition(" are also held")[0] for warning in caught]
+    assert said == ["'0.weight', '0.bias'", "'2.weight', '2.bias'"]
+    assert scheduler.frozen == 2

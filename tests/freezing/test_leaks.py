@@ -77,3 +77,15 @@ def test_active_parameters_that_feed_it() -> None:
     message = said(model, freezer, torch.randn(4, 16), lambda x: model[0](model[2](x)[:, :8]))
     assert "active parameters that feed it: '2." in message
     assert "Name the layers" in message
+
+
+def test_a_weight_that_is_tied_once_the_layers_are_cut() -> None:
+    model = linear_net()
+    model[4] = nn.Linear(16, 16)
+    freezer = Freezer(split_layers(model))
+    model[2].weight = model[4].weight = nn.Parameter(torch.randn(16, 16))
+    freezer.set_depth(2)
+    message = said(model, freezer, torch.randn(4, 8), model)
+    assert "active parameters that feed it: '2.weight' (layer 2)." in message
+    assert "untie it to save more" in message
+    assert "Name the layers" not in message

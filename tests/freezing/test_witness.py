@@ -125,6 +125,27 @@ def test_buffers_that_a_module_goes_on_updating_are_told() -> None:
         train(model, optimizer, stop=2)
 
 
+class OwnNorm(nn.BatchNorm1d):
+    """Takes the place of another, and its statistics."""
+
+
+@pytest.mark.parametrize("kind", [nn.SyncBatchNorm, nn.BatchNorm1d, OwnNorm])
+def test_statistics_that_a_new_norm_goes_on_gathering_are_told_as_such(kind: Any) -> None:
+    """Until it has been found, or is told of: it is no case of a stray write."""
+    model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)), *make_net())
+    optimizer, freezer = frozen(model)
+    train(model, optimizer, stop=1)
+    old, model[0][1] = model[0][1], kind(8)
+    model[0][1].__dict__["_buffers"] = dict(old._buffers)
+    cause = r"BatchNorm1d was replaced in the model.*Call scheduler\.freezer\.settle\(\)"
+    with pytest.warns(MovementWarning, match=rf"moved: '0\.1\.running_mean'.*{cause}"):
+        train(model, optimizer, stop=2)
+    freezer.settle()
+    kept = model[0][1].running_mean.clone()
+    train(model, optimizer, stop=4)
+    assert torch.equal(kept, model[0][1].running_mean)
+
+
 def test_buffers_of_active_layers_may_change() -> None:
     model = nn.Sequential(nn.Linear(8, 8), Counting(), nn.BatchNorm1d(8), *make_net())
     model[1].eval()

@@ -25,6 +25,7 @@ from tests.integrations.stacks.processes import check_weights, launch
 from tests.integrations.stacks.transformers_run import (
     SETTINGS,
     CustomOptimizer,
+    Stream,
     arguments,
     data,
     network,
@@ -362,3 +363,27 @@ def test_the_first_samples_show_the_order(tmp_path):
     assert same(model, twin)
     _, other = run(layers=["classifier", *names[:3]])
     assert not same(model, other)
+
+
+def test_a_stream_is_trained_on_resumed_and_without_an_example_told(tmp_path):
+    """It gives no sample before training, so the order is that of definition."""
+    settings = {"save_strategy": "steps", "save_steps": 12, "dataset": Stream()}
+    told = pytest.warns(FrozenPrefixWarning, match=r"as from a stream.*Pass example=")
+    callback = FreezeOutCallback(**SETTINGS)
+    whole = trainer(tmp_path, callback, dropout=0.0, **settings)
+    with told:
+        whole.train()
+    assert [layer.name for layer in callback.scheduler.layers] == LAYERS
+    assert (callback.scheduler.total_steps, callback.scheduler.frozen) == (20, 4)
+
+    numbered = trainer(
+        tmp_path, FreezeOutCallback(**SETTINGS), dropout=0.0, train_sampling_strategy="sequential"
+    )
+    numbered.train()  # the same samples in the same order
+    assert same(numbered.model, whole.model)
+
+    callback = FreezeOutCallback(**SETTINGS, example={"input_ids": data()[0]["input_ids"][None]})
+    resumed = trainer(tmp_path, callback, dropout=0.0, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
+    assert callback.scheduler.frozen == 4
+    assert same(resumed.model, whole.model)

@@ -140,6 +140,31 @@ def test_with_an_example_heads_are_one_last_layer(kind):
             assert layers.index_of(parameter) == 2
 
 
+class RadianceField(nn.Module):
+    """As in NeRF: a map to the density leaves the trunk, the colour goes on through more maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+        self.views, self.feature = nn.Linear(11, 4), nn.Linear(8, 8)
+        self.density, self.colour = nn.Linear(8, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        for layer in self.points:
+            x = layer(x).relu()
+        density, x = self.density(x), torch.cat([self.feature(x), x[:, :3]], -1)
+        return torch.cat([self.colour(self.views(x).relu()), density], -1)
+
+
+def test_a_head_in_mid_model_is_known_by_an_example_alone():
+    model = RadianceField()
+    trunk = ("points.0", "points.1")
+    assert split_layers(model).names == (*trunk, "views", "feature", "density", "colour")
+    layers = split_layers(model, example=INPUT)
+    assert layers.names == (*trunk, "feature", "views", "colour")
+    assert layers.index_of(model.density.weight) == layers.index_of(model.colour.weight) == 4
+
+
 @pytest.mark.parametrize("kind", [k for k in HEADS if k is not LossAlone], ids=lambda k: k.__name__)
 def test_every_head_learns_to_the_end_and_backward_stops_before(kind):
     model = kind()

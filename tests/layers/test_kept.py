@@ -44,3 +44,63 @@ def test_what_an_earlier_run_froze_still_has_something_to_learn():
     model = with_kept()
     Freezer(split_layers(model)).set_depth(3)
     assert split_layers(model).names == ("0", "1", "2", "3", "4", "5")
+
+
+def tower_and_trunk():
+    """A tower that is kept, with norms, before two blocks and a head that learn."""
+    tower = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 4))
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()) for _ in range(2)]
+    return nn.ModuleDict(
+        {"tower": tower.requires_grad_(False), "trunk": nn.Sequential(*blocks, nn.Linear(4, 2))}
+    )
+
+
+def to_inference(model, layers, index=0):
+    chosen = {id(module) for module in layers.to_inference([layers[index]])}
+    return [name for name, module in model.named_modules() if id(module) in chosen]
+
+
+@pytest.mark.parametrize("layers", [None, ["tower", "trunk.0", "trunk.1", "trunk.2"]])
+def test_the_modes_of_what_is_kept_are_its_owners(layers):
+    model = tower_and_trunk()
+    cut = split_layers(model, layers=layers)
+    names = [name for i in range(len(cut)) for name in to_inference(model, cut, i)]
+    assert "trunk.0.1" in names
+    assert not any(name.startswith("tower") for name in names)
+    held = {id(m) for layer in cut for m in layer.modules}
+    assert {id(m) for m in model["tower"].modules()} <= held  # it has its layer all the same
+
+
+def test_a_kept_part_that_learns_by_now_goes_with_its_layer():
+    model = tower_and_trunk()
+    cut = split_layers(model)
+    model["tower"].requires_grad_(True)
+    assert {"tower", "tower.1", "tower.2", "trunk.0.1"} <= set(to_inference(model, cut))
+    Freezer(cut).set_depth(1)  # ours now, although it needs no gradient again
+    assert {"tower", "tower.1", "tower.2", "trunk.0.1"} <= set(to_inference(model, cut))
+
+
+def test_kept_parts_are_told_apart_one_by_one():
+    model = tower_and_trunk()
+    cut = split_layers(model)
+    model["tower"][0].requires_grad_(True)
+    names = to_inference(model, cut)
+    assert {"tower.0", "tower.1", "trunk.0.1"} <= set(names)
+    assert "tower.3" not in names
+
+
+def test_a_norm_that_takes_the_place_of_a_kept_one_is_kept_too():
+    model = tower_and_trunk()
+    cut = split_layers(model)
+    model["tower"] = nn.SyncBatchNorm.convert_sync_batchnorm(model["tower"])
+    assert cut.refresh()
+    names = to_inference(model, cut)
+    assert "trunk.0.1" in names
+    assert not any(name.startswith("tower") for name in names)
+
+
+def test_what_is_frozen_by_hand_later_goes_with_its_layer():
+    model = tower_and_trunk()
+    cut = split_layers(model)
+    model["trunk"][0].requires_grad_(False)
+    assert "trunk.0.1" in to_inference(model, cut)

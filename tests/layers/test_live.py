@@ -105,6 +105,20 @@ def test_a_weight_that_is_tied_later_belongs_to_its_last_user() -> None:
     assert held(layers)[0] == []
 
 
+def test_a_new_weight_that_is_tied_belongs_to_its_last_user() -> None:
+    """As after the vocabulary was made larger."""
+    model, layers = cut()
+    model.embed = nn.Embedding(7, 4)
+    model.head = nn.Linear(4, 7, bias=False)
+    model.head.weight = model.embed.weight
+    layers.refresh()
+    assert layers.index_of(model.embed.weight) == 4
+    assert model.embed in layers[0].modules
+    model.body.blocks[0][0].weight = model.body.blocks[1][0].weight = nn.Parameter(torch.eye(4))
+    layers.refresh()
+    assert layers.index_of(model.body.blocks[0][0].weight) == 2
+
+
 def test_a_new_container_freezes_with_the_last_layer_in_it() -> None:
     model, layers = cut()
     model.both = nn.Sequential(model.body.blocks[0], model.body.blocks[1])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
+from torch.testing._internal.two_tensor import TwoTensor
 
 from freezeout import FreezeOut, Freezer, FrozenPrefixWarning, split_layers, unfreeze
 from freezeout.layers import FROZEN, freeze_parameter, is_ours, thaw_parameters
@@ -224,6 +225,22 @@ def test_marks_of_pruned_weights_hold_for_an_assigned_state() -> None:
     model.load_state_dict({k: t.clone() for k, t in model.state_dict().items()}, assign=True)
     assert not model[0].weight_orig.requires_grad
     unfreeze(model)
+    assert all(flags(model).values())
+
+
+@pytest.mark.parametrize("convert", [nn.Module.double, nn.Module.bfloat16])
+def test_a_model_of_wrapped_tensors_is_converted_after_a_freeze(convert: Any) -> None:
+    """As sharded and quantized weights are: PyTorch always swaps those."""
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    for layer in model:
+        twins = [layer.weight.detach().clone() for _ in range(2)]
+        layer.weight = nn.Parameter(TwoTensor(*twins))
+    freezer = Freezer(split_layers(model))
+    freezer.set_depth(2)
+    convert(model)
+    assert {p.dtype for p in model.parameters()} != {torch.float32}
+    assert [p.requires_grad for p in model.parameters()] == [False] * 4 + [True] * 2
+    freezer.unfreeze()
     assert all(flags(model).values())
 
 

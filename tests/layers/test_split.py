@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from freezeout import FrozenPrefixWarning, SplitError, split_layers
+from freezeout import Freezer, FrozenPrefixWarning, SplitError, split_layers
 from tests.layers.convolutional import ConvNet, ConvsThenNorms, MobileNet, PreActNet, ResNet
 from tests.layers.examples import (
     IMAGES,
@@ -330,3 +331,52 @@ def test_the_cause_of_a_failing_example_is_kept():
     with pytest.raises(SplitError) as caught:
         split_layers(mlp(), example=torch.zeros(2, 5))
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+class ReadTables(nn.Module):
+    """Weights that are read and never called: positions, queries, a scale, and a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 8)
+        self.positions = nn.Embedding(5, 8)
+        self.encoder = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+        self.queries = nn.Embedding(3, 8)
+        self.scale = nn.LayerNorm(8)
+        self.decoder = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+        self.matrix = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, tokens):
+        x = self.embed(tokens) + self.positions.weight[: tokens.shape[1]]
+        for layer in self.encoder:
+            x = layer(x).relu()
+        x = self.queries.weight + x.mean(1, keepdim=True) * self.scale.weight + self.scale.bias
+        for layer in self.decoder:
+            x = (layer(x) + layer(self.queries.weight)).relu()
+        return self.head(F.linear(x, self.matrix.weight, self.matrix.bias))
+
+
+def test_a_table_that_is_read_belongs_to_its_first_user():
+    """No call would show that it is frozen. A matrix that a function takes stays a layer."""
+    torch.manual_seed(0)
+    model, tokens = ReadTables(), torch.zeros(2, 4, dtype=torch.long)
+    layers = split_layers(model, example=tokens)
+    assert layers.names == (
+        "embed",
+        "encoder.0",
+        "encoder.1",
+        "decoder.0",
+        "decoder.1",
+        "matrix",
+        "head",
+    )
+    held = {name: layer.name for layer in layers for name, _ in layer.parameters}
+    assert held["positions.weight"] == "encoder.0"
+    assert held["queries.weight"] == held["scale.weight"] == held["scale.bias"] == "decoder.0"
+    assert held["matrix.weight"] == "matrix"
+    freezer = Freezer(layers)
+    for depth in range(1, len(layers)):
+        freezer.set_depth(depth)
+        model(tokens).sum().backward()
+        assert freezer.verified == (depth < 6), depth

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from freezeout import FreezeOut, is_active
-from tests.contracts import bits, make_batch
+from freezeout import FreezeOut, is_active, unfreeze
+from freezeout.reference import RateOnly
+from tests.contracts import bits, differing, make_batch, snapshot
 from tests.scheduler.loops import LINEAR, STEPS, loss_of, make_net
 
 # Mixed precision, accumulation, clipping
@@ -199,3 +200,79 @@ def test_optimizers_on_a_gpu(name: str, option: str) -> None:
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert runs[0][2].frozen == 3
+
+
+class MomentumTeacher(nn.Module):
+    """As in BYOL: a teacher, defined first, that follows its student and is never trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        student = nn.Sequential(
+            *(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()) for _ in range(3)),
+            nn.Linear(4, 4),
+        )
+        self.teacher = copy.deepcopy(student).requires_grad_(False)
+        self.student = student
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            goal = self.teacher(x + 0.1)
+        return F.mse_loss(F.normalize(self.student(x)), F.normalize(goal))
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        for mean, p in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            mean.lerp_(p, 0.1)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_momentum_encoder_defined_first_keeps_its_modes(named: bool) -> None:
+    """A layer of its own if it is named, joined to the first that learns if not."""
+    names = [*(f"{part}.{i}" for part in ("teacher", "student") for i in range(4))]
+    ends = []
+    for kind in (FreezeOut, RateOnly):
+        torch.manual_seed(0)
+        model = MomentumTeacher()
+        optimizer = torch.optim.SGD(model.student.parameters(), lr=0.1)
+        scheduler = kind(optimizer, model, 20, t0=0.2, layers=names if named else None)
+        for _ in range(20):
+            model.train()
+            before = model.teacher[0][1].running_mean.clone()
+            optimizer.zero_grad()
+            model(torch.randn(8, 4)).backward()
+            optimizer.step()
+            model.follow()
+            scheduler.step()
+            assert all(module.training for module in model.teacher.modules())
+            assert not torch.equal(before, model.teacher[0][1].running_mean)
+        assert scheduler.frozen == (len(scheduler.layers) - 1 if kind is FreezeOut else 0)
+        assert not any(module.training for module in model.student[0].modules())
+        ends.append(snapshot(model))
+    assert differing(*ends) == []
+
+
+@pytest.mark.parametrize("convert", [nn.Module.double, nn.Module.bfloat16, nn.Module.cpu])
+def test_parameters_that_are_swapped_in_a_conversion(convert: Any) -> None:
+    """PyTorch does not swap what has a weak reference, so nobody here may keep one."""
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model = make_net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = FreezeOut(optimizer, model, STEPS, schedule=LINEAR)
+        still: torch.Tensor | None = None
+        for step in range(STEPS):
+            if scheduler.frozen == 1 and model[0][0].weight.dtype == torch.float32:
+                convert(model)
+                still = bits(model[0][0].weight)
+            x, y = make_batch("matrix", step)
+            F.cross_entropy(model(x.to(model[0][0].weight.dtype)), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+            assert still is None or torch.equal(still, bits(model[0][0].weight))
+        assert still is not None
+        assert scheduler.frozen == 3
+        unfreeze(model)
+        assert all(p.requires_grad for p in model.parameters())
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)

@@ -9,16 +9,21 @@ from torch import nn
 from torch.optim import Optimizer
 
 from freezeout.freezing.holders import holders_of, keeps_tensors
+from freezeout.layers import modules_in
 
 __all__ = ["cause_of_movement", "cause_of_standstill"]
 
 
 def cause_of_movement(
-    names: Sequence[str], owners: Mapping[str, nn.Module], optimizers: Sequence[Optimizer]
+    model: nn.Module,
+    names: Sequence[str],
+    owners: Mapping[str, nn.Module],
+    optimizers: Sequence[Optimizer],
 ) -> str:
     """Return a sentence about what may have moved frozen tensors, and what to do.
 
     Args:
+        model: The model.
         names: What moved.
         owners: The module that owns each.
         optimizers: Those of the freezer.
@@ -27,11 +32,17 @@ def cause_of_movement(
         name.rpartition(".")[2] in owners[name]._buffers if name in owners else False
         for name in names
     )
+    present = set(map(id, modules_in(model)))
     for name in names:
         owner = owners.get(name)
         if owner is None:
             continue
         kind = type(owner).__name__
+        if id(owner) not in present:
+            return (
+                f"{kind} was replaced in the model, and what took its place went on training. "
+                "Call scheduler.freezer.settle() after a change of the model."
+            )
         if getattr(owner, "max_norm", None) is not None:
             return (
                 f"{kind} renormalises its weights in its forward pass (max_norm). Renormalise them "
@@ -51,7 +62,8 @@ def cause_of_movement(
             return f"What stands around {type(optimizer).__name__} ({around}) writes to them."
     return (
         "Something outside the optimizer's step wrote to them: an average of weights that was "
-        "copied back, p.data, a clamp over all parameters. Let it skip what requires no gradient."
+        "copied back, a mask or a clamp over all parameters, p.data. Let it skip what requires no "
+        "gradient."
     )
 
 

@@ -9,7 +9,7 @@ them. Group membership in the optimizer never changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -61,10 +61,11 @@ class Freezer:
 
     Freezing a layer clears ``requires_grad`` of its parameters, drops their gradients and their
     optimizer state, and puts its modules in inference mode (BatchNorm uses running statistics,
-    dropout is off), also after ``model.train()``. Unfreezing puts flags and mode back; the
-    optimizer starts that layer with fresh state. Parameters that did not require a gradient before
-    never will, nor those on which you call ``requires_grad_(False)`` while they are frozen. Freeze
-    between an optimizer step and the next forward pass only.
+    dropout is off), also after ``model.train()``; not those of parts that had nothing to learn when
+    the model was cut. Unfreezing puts flags and mode back; the optimizer starts that layer with
+    fresh state. Parameters that did not require a gradient before never will, nor those on which
+    you call ``requires_grad_(False)`` while they are frozen. Freeze between an optimizer step and
+    the next forward pass only.
 
     Modules and parameters may be replaced, wrapped, pruned or parametrized: each freeze looks the
     layers up in the model again, and so does the check after it. After a change in between, call
@@ -276,7 +277,7 @@ class Freezer:
         spared = self._find_spared(depth) if depth > self._depth else set()
         when += f", without {len(spared)} parameters" if spared else ""
         self._spared |= spared
-        frozen = [module for layer in self.layers[:depth] for module in self._still(layer)]
+        frozen = self._still(self.layers[:depth])
         self._companions.prepare(f"freeze {depth} of {len(self.layers)} layers{when}", frozen)
         self._drop_watch()
         try:
@@ -312,20 +313,20 @@ class Freezer:
         self.set_depth(0, step=step)
 
     def _frozen_modules(self) -> list[nn.Module]:
-        return [module for layer in self.layers[: self._depth] for module in self._still(layer)]
+        return self._still(self.layers[: self._depth])
 
     def _frozen_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [pair for layer in self.layers[: self._depth] for pair in layer.parameters]
 
-    def _still(self, layer: Layer) -> Sequence[nn.Module]:
-        """Return the modules of a layer whose mode changes: not those that others train on."""
+    def _still(self, layers: Iterable[Layer]) -> list[nn.Module]:
+        """Return the modules of layers whose mode changes: not those that others train on."""
         spared = self._spared
+        if spared:
+            layers = [layer for layer in layers if not _all_in(layer, spared)]
+        modules = self.layers.to_inference(layers)
         if not spared:
-            return layer.modules
-        if layer.parameters and all(id(p) in spared for _, p in layer.parameters):
-            return ()
-        own = ((m, m._parameters.values()) for m in layer.modules)
-        return [m for m, parameters in own if spared.isdisjoint(map(id, parameters))]
+            return modules
+        return [m for m in modules if spared.isdisjoint(map(id, m._parameters.values()))]
 
     def _find_spared(self, depth: int) -> set[int]:
         """Return which parameters of the first layers another optimizer moves, new ones alone."""
@@ -363,7 +364,7 @@ class Freezer:
             parameter.grad = None
             for optimizer in self.optimizers:
                 release(optimizer, parameter)
-        for module in self._still(layer):
+        for module in self._still([layer]):
             stop_changes(module)
             wanted = module.training or (came_late and model.training)
             stay_in_eval(module, wanted=wanted, root=model)
@@ -391,3 +392,7 @@ class Freezer:
 
     def _set_verified(self, verified: bool) -> None:
         self._verified = verified
+
+
+def _all_in(layer: Layer, parameters: set[int]) -> bool:
+    return bool(layer.parameters) and all(id(p) in parameters for _, p in layer.parameters)

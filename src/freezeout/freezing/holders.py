@@ -27,6 +27,11 @@ __all__ = [
 _INNER = ("optimizer", "_optimizer", "original_optimizer", "base_optimizer")
 """What wrappers call the optimizer inside: trainers, Lookahead, differential privacy, SAM."""
 
+_KEEP_NOTHING = frozenset(
+    ("torch", "accelerate", "lightning", "lightning_fabric", "pytorch_lightning", "transformers")
+)
+"""Packages whose optimizers keep no lists or tensors of another that they stand around."""
+
 _AROUND: WeakKeyDictionary[Optimizer, list[ref[Any]]] = WeakKeyDictionary()
 """The wrappers that are known around an optimizer that steps."""
 
@@ -57,12 +62,14 @@ def note_wrappers(optimizer: Any) -> None:
 def note_all(optimizers: Iterable[Optimizer]) -> None:
     """Remember all that stands around some optimizers at present.
 
-    Nothing is searched for where only PyTorch's own optimizers exist, none of which is a wrapper.
+    Nothing is searched for where only PyTorch and trainers have defined optimizers: none of theirs
+    keeps anything of its own that a freeze or a split would have to follow.
 
     Args:
         optimizers: Those that step.
     """
-    if any(not kind.__module__.startswith("torch.") for kind in subclasses_of(Optimizer)):
+    kinds = subclasses_of(Optimizer)
+    if any(kind.__module__.partition(".")[0] not in _KEEP_NOTHING for kind in kinds):
         _search(list(optimizers), set())
 
 

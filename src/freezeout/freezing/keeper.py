@@ -26,6 +26,7 @@ from freezeout.freezing.eval_mode import guard_of as mode_guard_of
 from freezeout.freezing.holders import has_hooks, held_by, note_all, other_holders
 from freezeout.freezing.learners import Learners
 from freezeout.freezing.optimizers import is_inner_step, makes_state_only
+from freezeout.freezing.others import Others
 from freezeout.freezing.step_guard import StepGuard, guard_of
 from freezeout.freezing.witness import Witness
 from freezeout.layers import is_ours, named_parameters, parameters_in
@@ -58,7 +59,7 @@ class Keeper:
         self._guards: list[StepGuard] = []
         self._modes: list[StayInEval] = []
         self._followed: WeakSet[Optimizer] = WeakSet()
-        self._others = _Others()
+        self._others = Others()
         self._accounted = False
         self._searched = False
         self._told: set[tuple[str, str]] = set()
@@ -106,11 +107,8 @@ class Keeper:
             self.follow(optimizer)
         if not self._optimizers:
             return set()
-        first = not self._searched
-        if first:  # the first freeze; a wrapper is rarely made later
-            self._searched = True
-            note_all(self._optimizers)
-        account = self._take(widely=first)
+        account = self._take(wrappers=not self._searched)
+        self._searched = True  # for wrappers at the first freeze; one is rarely made later
         elsewhere = set(account.names("held elsewhere"))
         freezing = list(parameters)
         found = [(name, p) for name, p in freezing if name in elsewhere]
@@ -218,7 +216,7 @@ class Keeper:
             return
         if not self._accounted:
             self._accounted = True
-            self._take(widely=True)
+            self._take()
         self.look()
         for guard in self._modes:
             if guard.module.__dict__["training"]:  # set without train()
@@ -242,12 +240,13 @@ class Keeper:
 
     def _tell_of_both(self, freezing: Sequence[tuple[str, nn.Parameter]]) -> None:
         """Tell of optimizers that train what is about to be frozen beside the freezer's."""
+        held: dict[str, set[int]] = {}  # by class: there may be one for each parameter
         for other in self._others.stepping(self._optimizers):
-            held = held_by([other])
-            kind = type(other).__name__
+            held.setdefault(type(other).__name__, set()).update(held_by([other]))
+        for kind, ids in held.items():
             self._tell(
                 f"both {kind}",
-                [name for name, p in freezing if id(p) in held],
+                [name for name, p in freezing if id(p) in ids],
                 f"{{names}} are also held by another optimizer ({kind}), which trains them: "
                 "FreezeOut freezes them for both. Make a FreezeOut for that one too, and pass "
                 "together_with= to the second; or leave them out of one of the two optimizers.",
@@ -255,15 +254,17 @@ class Keeper:
                 PrefixError,
             )
 
-    def _take(self, *, widely: bool = False) -> Account:
+    def _take(self, *, wrappers: bool = False) -> Account:
         """Take the account, and tell what no optimizer holds; others are searched for if need be.
 
-        A search finds wrappers, too, that were made since; a wide one all that train the model.
+        That search finds wrappers, too, that were made since; without it, only if they are wanted.
         """
-        left = [p for p in parameters_in(self._model) if p.requires_grad]
+        self._others.watch()
         held = held_by(self._optimizers)
-        left = left if widely else [p for p in left if id(p) not in held]
+        left = [p for p in parameters_in(self._model) if p.requires_grad and id(p) not in held]
         found = other_holders(self._optimizers, left) if left else []
+        if wrappers and not left:
+            note_all(self._optimizers)
         others = self._others.alive(found)
         account = take_account(self._model, self._optimizers, others)
         lost = account.names("in no optimizer")
@@ -273,8 +274,9 @@ class Keeper:
                 lost,
                 "no optimizer holds {names}, although a gradient is required there: "
                 f"{_share(account.share('in no optimizer'))} of the model never learns. Give "
-                "all to the optimizer, or to another one with together_with=; if it is to stay as "
-                "it is, say so with requires_grad_(False).",
+                "it to the optimizer before FreezeOut is made, or to another with together_with=; "
+                "what came later takes freezeout.unfreeze(model), a new optimizer and a new "
+                "FreezeOut. If it is to stay as it is, call requires_grad_(False).",
             )
         return account
 
@@ -289,7 +291,7 @@ class Keeper:
         for guard in self._guards:
             guard.try_again()
         owners = {} if self._witness is None else self._witness.owners(names)
-        cause = cause_of_movement(names, owners, self._optimizers)
+        cause = cause_of_movement(self._model, names, owners, self._optimizers)
         self._tell("moved", names, f"frozen parameters or buffers moved: {{names}}. {cause}")
 
     def _stand_still(self, optimizer: Optimizer, names: Sequence[str]) -> None:
@@ -329,46 +331,6 @@ def _remove_all(handles: list[RemovableHandle]) -> None:
 
 def _share(fraction: float) -> str:
     return f"{100 * fraction:.0f} %" if fraction >= 0.1 else f"{100 * fraction:.2g} %"
-
-
-class _Others:
-    """Remember optimizers that the freezer does not know, and whether they do anything.
-
-    One that has been seen for a while and never stepped is a leftover.
-    """
-
-    def __init__(self) -> None:
-        self._steps: WeakKeyDictionary[Optimizer, list[int]] = WeakKeyDictionary()
-
-    def alive(self, found: Iterable[Optimizer]) -> list[Optimizer]:
-        """Return those that have stepped since they were first found, or are found just now."""
-        alive = []
-        for optimizer in found:
-            if type(optimizer).__hash__ is None:  # it cannot be remembered
-                alive.append(optimizer)
-                continue
-            steps = self._steps.get(optimizer)
-            if steps is None:
-                self._steps[optimizer] = steps = [1]
-                if has_hooks(optimizer):
-                    steps[0] = 0
-                    _count_in(optimizer, steps)
-                alive.append(optimizer)
-            elif steps[0]:
-                alive.append(optimizer)
-        return alive
-
-    def stepping(self, known: Iterable[Optimizer]) -> list[Optimizer]:
-        """Return those that were seen to step since they were first found, without the known."""
-        mine = set(map(id, known))
-        return [o for o, n in self._steps.items() if n[0] and has_hooks(o) and id(o) not in mine]
-
-
-def _count_in(optimizer: Optimizer, steps: list[int]) -> None:
-    def count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        steps[0] = 1
-
-    optimizer.register_step_post_hook(count)
 
 
 class _Passed:

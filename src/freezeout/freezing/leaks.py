@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +66,7 @@ def find_leak(layers: Layers, depth: int, output: torch.Tensor) -> Leak | None:
     forms = gathered_forms(model)
     before = {id(p) for layer in layers for _, p in layer.parameters}
     layers.refresh(forms)
-    tied = {name for names_of in layers.ties for name in names_of}
+    uses = Counter(id(p) for _, p in named_parameters(model, remove_duplicate=False))
     only_ties = True
     active: list[str] = []
     again: list[str] = []
@@ -79,7 +80,7 @@ def find_leak(layers: Layers, depth: int, output: torch.Tensor) -> Leak | None:
             is_active = index is None or index >= depth
             found = active if is_active else again if id(known) in before else new
             found.append(f"{name!r} (layer {index})")
-            only_ties = only_ties and name in tied
+            only_ties = only_ties and max(uses[id(leaf)], uses[id(known)]) > 1
         elif isinstance(leaf, nn.Parameter):
             others = True
         elif leaf is not output:  # or made by requires_grad_() on what a frozen module gave

@@ -27,11 +27,13 @@ class Flow:
     Attributes:
         feeds: For each parameter, by ``id``, those that took what it gave.
         output: The parameters that gave what the model returned.
+        multiplied: The parameters with which something was multiplied.
     """
 
     def __init__(self, buffers: Iterable[torch.Tensor] = ()) -> None:
         self.feeds: dict[int, set[int]] = {}
         self.output: frozenset[int] = _NOTHING
+        self.multiplied: set[int] = set()
         self._buffers = frozenset(map(id, buffers))
         self._sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._weights: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -41,11 +43,13 @@ class Flow:
     ) -> None:
         """Note that a function made a result of what was given, with these parameters."""
         tensors = [value for value in given if isinstance(value, torch.Tensor)]
-        taken = _NOTHING.union(map(id, parameters), *(self._weight(t) for t in tensors))
+        taken = _NOTHING.union(map(id, parameters), *map(self._weight, tensors))
         constant = all(id(t) in taken or t in self._weights or self._is_fixed(t) for t in tensors)
         if taken and constant and not product and result is not None:
             self._mark(self._weights, result, taken)
             return
+        if product:  # of constants alone the first is what goes in: queries, say
+            self.multiplied |= taken - (self._made_of(tensors[0]) if constant else _NOTHING)
         sources = self.sources(tensors)
         self._feed(sources, taken)
         if tensors and (result is None or result is tensors[0]):  # written in place
@@ -87,6 +91,9 @@ class Flow:
     def _weight(self, tensor: torch.Tensor) -> frozenset[int]:
         found: frozenset[int] = self._weights.get(tensor, _NOTHING)
         return found
+
+    def _made_of(self, tensor: torch.Tensor) -> frozenset[int]:
+        return self._weight(tensor) | {id(tensor)}
 
     def _is_fixed(self, tensor: torch.Tensor) -> bool:
         return id(tensor) in self._buffers and tensor not in self._sources

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, overload
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from freezeout.layers.live import Live
 from freezeout.layers.marks import is_ours
-from freezeout.layers.members import named_parameters, wrapped_in
+from freezeout.layers.members import modules_in, named_parameters, parameters_in, wrapped_in
 from freezeout.text import plain_table
 
 __all__ = ["Layer", "LayerSpec", "Layers", "learns_at_all", "unwrap"]
@@ -26,8 +26,8 @@ class Layer:
     Attributes:
         index: Position in execution order, 0 at the input.
         name: Qualified name of its main module.
-        modules: Every module it owns, each once, submodules included. These go to inference mode
-            when it freezes.
+        modules: Every module it owns, each once, submodules included. `Layers.to_inference` says
+            which of them change their mode when it freezes.
         parameters: Qualified name and parameter, each parameter of the model in exactly one layer.
     """
 
@@ -66,12 +66,14 @@ class Layers(Sequence[Layer]):
         *,
         ties: Sequence[tuple[str, ...]] = (),
         idle: Sequence[str] = (),
+        kept: Sequence[Layer] = (),
     ) -> None:
         self.model = model
         self.ties = tuple(ties)
         self.idle = tuple(idle)
         self._layers = tuple(layers)
         self._index = _index(self)
+        self._kept = [frozenset(id(p) for _, p in part.parameters) for part in kept]
         parameters = [[p for _, p in layer.parameters] for layer in layers]
         self._live = Live(model, [layer.modules for layer in layers], parameters)
 
@@ -97,6 +99,31 @@ class Layers(Sequence[Layer]):
         """Return the index of a parameter's layer; ``None`` if it is not in the model."""
         return self._index.get(id(parameter))
 
+    def to_inference(self, layers: Iterable[Layer]) -> list[nn.Module]:
+        """Return the modules of some layers that go to inference mode when these freeze.
+
+        Those are all but the parts that had nothing to learn when the model was cut, and still have
+        not: their modes are their owner's business (a momentum encoder keeps its statistics).
+
+        Args:
+            layers: Some of these layers.
+        """
+        apart = self._apart() if self._kept else ()
+        return [m for layer in layers for m in layer.modules if id(m) not in apart]
+
+    def _apart(self) -> set[int]:
+        """Return the modules, by ``id``, of parts that have never had anything to learn."""
+        named = [entry for layer in self for entry in layer.parameters]
+        may_learn = frozenset().union(*self._kept)
+        learning = {id(p) for n, p in named if id(p) in may_learn and _learns(self.model, n, p)}
+        still: set[int] = set().union(*filter(learning.isdisjoint, self._kept))
+        found: set[int] = set()
+        for module in modules_in(self.model):  # parents come before children
+            inside = {id(p) for p in parameters_in(module)}
+            if id(module) not in found and inside and inside <= still:
+                found.update(map(id, modules_in(module)))
+        return found
+
     def refresh(self, stand_ins: Mapping[int, nn.Parameter] | None = None) -> bool:
         """Look the layers up in the model as it is now. What is gone from it is forgotten.
 
@@ -115,6 +142,7 @@ class Layers(Sequence[Layer]):
             for old in self
         )
         self._index = _index(self)
+        self._kept = [part & self._index.keys() for part in self._kept]
         return True
 
     def early_ties(self) -> list[tuple[tuple[str, ...], int, int]]:

@@ -124,9 +124,9 @@ class Live:
         """Give a parameter that has got more users to the last of them."""
         uses = _uses(parts)
         for name, part in parts.items():
-            before = self._uses.get(id(part), 0)
+            more = uses[id(part)] > max(1, self._uses.get(id(part), 0))
             is_new = self._parts.get(name) is not part
-            if isinstance(part, nn.Parameter) and is_new and 0 < before < uses[id(part)]:
+            if isinstance(part, nn.Parameter) and is_new and more:
                 place = self._places.get(name)
                 owner = found.get(id(parts[name.rpartition(".")[0]])) if place is None else place
                 found[id(part)] = max(owner or 0, found.get(id(part)) or 0)

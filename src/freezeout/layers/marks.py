@@ -50,11 +50,12 @@ class _Mark:
         return None if self._tensor is None else self._tensor()
 
     def bind(self, parameter: nn.Parameter) -> None:
-        """Put the mark on its parameter, unless conversions are to swap parameters.
+        """Put the mark on its parameter, unless a conversion of the model would swap it.
 
-        These refuse what has a weak reference; the mark in the owner, by name, must do then.
+        That refuses what has a weak reference; the mark in the owner, by name, must do then.
         """
-        if torch.__future__.get_swap_module_params_on_conversion():
+        always = hasattr(parameter, "__tensor_flatten__")  # DTensor, quantized weights
+        if always or torch.__future__.get_swap_module_params_on_conversion():
             return
         self._tensor = weakref.ref(parameter)
         if type(parameter) is nn.Parameter:  # subclasses have their own ways to copy and pickle

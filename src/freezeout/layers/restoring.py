@@ -61,7 +61,7 @@ def put_back(model: nn.Module, inputs: Any = (), *, parameters: bool = False) ->
 
 
 class _Kept:
-    """What a module was: its mode, registers, hooks, plain attributes, and what those hold."""
+    """What a module was: its mode, registers and hooks, plain attributes and what those hold."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module

@@ -36,15 +36,16 @@ def split_layers(
     executed.
 
     Parameters that sit on a container (``cls_token``, ``pos_embed``) belong to the first layer that
-    uses them, or without an example to the first layer within the container. A tied weight or a
-    shared module belongs to its last user. A module that never runs belongs to the last layer,
-    inside a block that runs to that block. A container goes to inference mode with the last layer
-    in it.
+    uses them, or without an example to the first layer within the container; so do, with an
+    example, those of a module that is never called, but only read (a table of queries). A tied
+    weight or a shared module belongs to its last user. A module that never runs belongs to the last
+    layer, inside a block that runs to that block. A container goes to inference mode with the last
+    layer in it.
 
     Parts that require no gradient when the model is cut (a pretrained body kept as it is) have
     nothing to settle: they are one layer with what learns next, and after the last layer that
     learns with that. Layers that you name stay apart, except at the end, and so do all where fewer
-    than two layers would be left.
+    than two layers would be left. Their modes stay yours when that layer freezes.
 
     Args:
         model: Any module; wrappers (data parallel, compiled) are looked through.
@@ -91,11 +92,12 @@ def split_layers(
     if not units:
         raise SplitError(_too_few(model, []))
     built, ties = _assign(model, units, seen)
+    kept = [layer for layer in built if not learns_at_all(model, layer)]
     built = _join_idle(model, built, named=layers is not None)
     if len(built) < 2:
         raise SplitError(_too_few(model, built))
     idle = [] if seen is None else [n for n, p in named_parameters(model) if not seen.used(p)]
-    return Layers(model, built, ties=ties, idle=idle)
+    return Layers(model, built, ties=ties, idle=idle, kept=kept)
 
 
 def _check_parameters(model: nn.Module) -> None:
@@ -120,7 +122,8 @@ def _find(model: nn.Module, example: Any) -> tuple[list[Unit], Trace | None]:
         warn_of_heads(model, units, stacklevel=3)
         return units, None
     seen = trace(model, example)
-    placed = [(seen.position(atom.unit), atom) for atom in find_atoms(model, seen)]
+    atoms = [atom for atom in find_atoms(model, seen) if not seen.is_table(atom.module)]
+    placed = [(seen.position(atom.unit), atom) for atom in atoms]
     ran = sorted(((t, atom) for t, atom in placed if t is not None), key=lambda pair: pair[0])
     units = join_heads(model, group([atom for _, atom in ran]), seen)
     if units:

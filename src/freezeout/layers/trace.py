@@ -66,6 +66,16 @@ class Trace:
         """Return whether a module ran several times, so that its parts took turns."""
         return len(self.times.get(id(module), ())) > 1
 
+    def is_table(self, module: nn.Module) -> bool:
+        """Return whether a module is never called, and nothing is multiplied with its weights.
+
+        So is a table of positions or queries that is taken as a whole. It is no more than a
+        parameter on a container, and belongs to its first user as that does.
+        """
+        called = any(id(m) in self.times for m in modules_in(module))
+        read = {id(p) for p in parameters_in(module) if self.used(p)}
+        return not called and bool(read) and read.isdisjoint(self.flow.multiplied)
+
     def ran_in_turn(self, modules: Sequence[nn.Module]) -> bool:
         """Return whether modules ran in this order, each fed by the one before."""
         first = [min(self.times.get(id(module), [-1])) for module in modules]

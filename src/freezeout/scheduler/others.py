@@ -1,8 +1,9 @@
 """Other schedulers of the same optimizer: which live, which one set its rates, whose turn it is.
 
 torch has no list of them, and one that a framework made is held by nobody we know; so they are
-looked for among all objects. That takes a while: it is done at construction, and where a rate is
-not the one that was set.
+looked for among all objects (`freezeout.wrappers.instances_of`): where groups are split, and where
+a rate is not the one that was set. What a scheduler leaves on its optimizer does not tell whether
+there is one: ``ReduceLROnPlateau`` leaves nothing.
 """
 
 from __future__ import annotations

@@ -370,7 +370,8 @@ class RateScheduler(LRScheduler):
                 kind = type(self).__name__
                 raise FreezeOutError(
                     f"the optimizer has {len(groups)} parameter groups, but {kind} split it into "
-                    f"{len(self._group_layers)}. Add all groups before you make {kind}."
+                    f"{len(self._group_layers)}. Add all groups before you make {kind}; later, "
+                    f"call freezeout.unfreeze(model), then make a new optimizer and a new {kind}."
                 )
             if set_rates and self._base is not None:
                 self._base.write(self._group_factors())

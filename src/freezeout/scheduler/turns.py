@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,8 +56,10 @@ class Turns:
         learning = [
             (layer.index, [p for _, p in layer.parameters if p.requires_grad]) for layer in layers
         ]
-        self._from_the_end = [  # weak: what is replaced is not to be kept
-            (i, [weakref.ref(p) for p in ps]) for i, ps in reversed(learning) if ps
+        self._from_the_end = [  # by id: what is replaced is not to be kept, and a weak reference
+            (i, {id(p) for p in ps})
+            for i, ps in reversed(learning)
+            if ps  # hinders a conversion
         ]
         self._optimizers = optimizers
         held = held_by(optimizers[:1])
@@ -74,12 +76,10 @@ class Turns:
         """Look which layers have a gradient, at an update. The last one is what is asked first."""
         if not self._holds_all:
             return
-        for index, parameters in self._from_the_end:
-            for alive in parameters:
-                parameter = alive()
-                if parameter is not None and parameter.grad is not None:
-                    self._ended_at(index)
-                    return
+        for index, learning in self._from_the_end:
+            if any(id(p) in learning and p.grad is not None for p in self._parameters(index)):
+                self._ended_at(index)
+                return
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -89,10 +89,10 @@ class Turns:
 
     def _watch_passes(self) -> None:
         alive = weakref.ref(self)
-        for index, parameters in self._from_the_end:
+        for index, learning in self._from_the_end:
             note = _note(alive, index)
-            for parameter in _living(parameters):
-                if parameter.is_leaf:
+            for parameter in self._parameters(index):
+                if id(parameter) in learning and parameter.is_leaf:
                     handle = parameter.register_post_accumulate_grad_hook(note)
                     self._handles.append(handle)
 
@@ -110,7 +110,7 @@ class Turns:
         if not self._holds_all:
             held = held_by(self._optimizers)
             of_layer = dict(self._from_the_end)
-            if not any(id(p) in held for i in seen for p in _living(of_layer[i])):
+            if all(held.isdisjoint(of_layer[i]) for i in seen):
                 return
         last = max(seen, default=self.deepest)
         self._passes += 1
@@ -124,15 +124,23 @@ class Turns:
         if index >= self.deepest:
             return
         live = {id(p) for p in parameters_in(self._layers.model)}
-        if not all(id(p()) in live for i, ps in self._from_the_end if i > index for p in ps):
+        behind = [(i, learning) for i, learning in self._from_the_end if i > index]
+        if not all(learning <= live for _, learning in behind):
             self._holds_all = False  # others took their place, and nothing is known of those
             self.close()
             return
         self.deepest = index
-        behind = [i for i, ps in self._from_the_end if i > index and _learns(ps)]
-        if behind and not self._told:
+        missing = [
+            i
+            for i, learning in behind
+            if any(id(p) in learning and p.requires_grad for p in self._parameters(i))
+        ]
+        if missing and not self._told:
             self._told = True
-            warnings.warn(self._message(index, behind), FrozenPrefixWarning, stacklevel=2)
+            warnings.warn(self._message(index, missing), FrozenPrefixWarning, stacklevel=2)
+
+    def _parameters(self, index: int) -> Iterator[nn.Parameter]:
+        return (parameter for _, parameter in self._layers[index].parameters)
 
     def _message(self, index: int, behind: list[int]) -> str:
         names = self._layers.names
@@ -166,14 +174,6 @@ def _end(turns: weakref.ref[Turns]) -> Callable[[], None]:
 
 def _is_one_of_several() -> bool:
     return dist.is_available() and dist.is_initialized()
-
-
-def _living(parameters: Sequence[weakref.ref[nn.Parameter]]) -> list[nn.Parameter]:
-    return [p for alive in parameters if (p := alive()) is not None]
-
-
-def _learns(parameters: Sequence[weakref.ref[nn.Parameter]]) -> bool:
-    return any(parameter.requires_grad for parameter in _living(parameters))
 
 
 def _cut(layers: Layers, index: int) -> str:

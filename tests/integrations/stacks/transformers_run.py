@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -49,6 +51,16 @@ def data() -> list[dict[str, torch.Tensor]]:
     return [{"input_ids": row, "labels": row[0] % 2} for row in ids]
 
 
+class Stream(IterableDataset[dict[str, torch.Tensor]]):
+    """The same, three times over, without numbers and without a length.
+
+    The trainer resumes a stream right only within its first pass.
+    """
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        yield from 3 * data()
+
+
 def arguments(folder: Path, **changes: Any) -> TrainingArguments:
     settings: dict[str, Any] = {
         "output_dir": str(folder),
@@ -80,12 +92,13 @@ def trainer(
     *callbacks: TrainerCallback,
     kind: type[Trainer] = Trainer,
     dropout: float = 0.1,
+    dataset: Any = None,
     **changes: Any,
 ) -> Trainer:
     made = kind(
         network(dropout),
         arguments(folder, **changes),
-        train_dataset=data(),
+        train_dataset=data() if dataset is None else dataset,
         eval_dataset=data()[:16],
         callbacks=list(callbacks),
     )

@@ -465,14 +465,18 @@ def test_one_process_under_a_launcher_runs(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("package", ["psutil", "rich", "rich_argparse", "shtab"])
-def test_a_missing_extra_is_named(tmp_path, package):
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [("psutil", []), ("rich", []), ("shtab", []), ("rich_argparse", ["--help"])],
+)
+def test_a_missing_extra_is_named(tmp_path, package, words):
     (tmp_path / f"{package}.py").write_text(
         f"raise ModuleNotFoundError(\"No module named '{package}'\", name='{package}')"
     )
     result = freezeout(
         "train",
         *SMALL_ARGUMENTS,
+        *words,
         "--out",
         tmp_path / "run",
         env={"PYTHONPATH": search_path(tmp_path)},

@@ -17,7 +17,7 @@ import pytest
 from freezeout.lab.cli import experiments as carry_out
 from freezeout.lab.cli import main
 from freezeout.lab.cli.compare import _new
-from freezeout.lab.cli.program import _parser
+from freezeout.lab.cli.parser import make_parser
 from freezeout.lab.experiments import read_run, read_runs, run_job
 from freezeout.lab.experiments.job import failure, measure_job
 from freezeout.lab.experiments.runners import Event
@@ -125,7 +125,7 @@ def test_the_most_freezes_are_those_of_the_variants_not_of_the_baseline(tmp_path
         ((), ["cubic:0.6:max_freezes=2"]),
         (variants, ["cubic:0.6:max_freezes=2", "cubic:0.8:max_freezes=1"]),
     ):
-        grid = _new(_parser().parse_args([str(w) for w in (*words, *more)]), None).grid
+        grid = _new(make_parser().parse_args([str(w) for w in (*words, *more)]), None).grid
         assert [v.name for v in grid.variants] == names
         assert grid.cells[0].settings.max_freezes is None
 
@@ -202,11 +202,11 @@ def test_a_comparison_gets_more_seeds_and_repeats_nothing(compared, capsys):
         (("--margin", "0"), "--margin must lie between 0 and 100 points, got 0.0"),
         (("--no-freeze",), "--no-freeze cannot be given to compare"),
         (("--const-time",), "--const-time cannot be given to compare"),
-        (("--processes", "0"), "--processes must be at least 1, got 0"),
+        (("--processes", "0"), "--processes must lie in 1 to 1024, got 0"),
         (("--minutes", "0"), "--minutes must be above 0, got 0.0"),
         (("--minutes", "nan"), "--minutes must be above 0, got nan"),
         (("--epochs", "0"), "epochs must be at least 1"),
-        (("--resume", "none"), "there is no experiment in none"),
+        (("--resume", "none"), "there is no description of an experiment none"),
         (("--train-size", "100000"), "train_size must be at most"),
     ],
 )
@@ -275,7 +275,7 @@ def test_a_dry_run_lists_and_runs_nothing(tmp_path, capsys):
         (("x.toml", "--preset", "paper-wrn"), "got file and preset"),
         (("none.toml",), "none.toml"),
         (("--preset", "paper"), "unknown preset 'paper': experiments are paper-densenet"),
-        (("--resume", "none"), "there is no experiment in none"),
+        (("--resume", "none"), "there is no description of an experiment none"),
         (("--resume", "none", "--epochs", "3"), "Leave out --epochs"),
         (("--preset", "paper-wrn", "--epochs", "0", "--dry-run"), "epochs must be at least 1"),
         (("--preset", "paper-wrn", "--seed", "3", "--dry-run"), "seed varies in [grid]"),
@@ -305,7 +305,7 @@ def test_a_signal_stops_a_sweep_with_all_saved(tmp_path, number, capsys):
         time.sleep(0.05)
     os.kill(process.pid, number)
     printed, error = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert error == ""
     assert "stopped, all saved; go on with: freezeout sweep --resume" in printed
     (log,) = out.rglob("log.jsonl")
@@ -349,6 +349,21 @@ def test_report_takes_any_run_folders(tmp_path, capsys):
     assert "resnet-8-8 on digits" in page
     images = {path.suffix for path in (tmp_path / "p" / "figures").iterdir()}
     assert images == {".svg", ".csv"}
+
+
+def test_report_says_what_it_leaves_out_and_why(tmp_path, capsys):
+    for name in ("good", "bad"):
+        train(tmp_path / name)
+    (tmp_path / "bad" / "log.jsonl").write_bytes(b"[1]\n\xff\n")
+    out = tmp_path / "out"
+    code, text, err = run(capsys, "report", tmp_path, "--figures", "svg", "--out", out)
+    assert (code, err) == (0, "")
+    assert "(1 runs, 1 left out)" in text
+    line = text.splitlines()[1]
+    assert line.startswith("left out: bad: cannot be read: the log ")
+    assert "log.jsonl is damaged: line 1: no object, but list" in line
+    page = (out / "report.html").read_text()
+    assert "log.jsonl is damaged: line 1: no object, but list" in page
 
 
 def start_unfinished(folder):

@@ -13,10 +13,10 @@ import pytest
 from freezeout import Costs, Plan
 from freezeout.lab.cli import main
 from freezeout.lab.cli.options import merged_settings
+from freezeout.lab.cli.parser import make_parser
 from freezeout.lab.cli.plan.show import PlanResult
 from freezeout.lab.cli.plan.subject import load_subject
 from freezeout.lab.cli.plan.verb import _fraction, _seconds
-from freezeout.lab.cli.program import _parser
 from freezeout.lab.data import load
 from freezeout.lab.report.terminal import PlanTable, plain_text
 from freezeout.lab.training import RunFolder, Settings, Trainer, prepare, run_costs
@@ -289,7 +289,7 @@ def test_times_that_are_none(text):
         (["--costs", "OTHER"], "was measured with another network"),
         (["--model", "alexnet"], "alexnet"),
         (["--data", "imagenet"], "imagenet"),
-        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--rounds", "0"], "--rounds must lie in 1 to 1000, got 0"),
         (["--max-freezes", "0", "--t0", "0.5"], "max_freezes must be at least 1, got 0"),
         (["--holdout", "1437"], "holdout=1437 leaves 0 of 1437 training images"),
         (["--out", "DAMAGED"], "is a file"),
@@ -393,9 +393,9 @@ def test_the_printed_command_gives_the_same_run(done, tmp_path, capsys):
     words += ["--train-size", "500", "--holdout", "100", "--t0", "0.8", "--rounds", "1"]
     out = planned(capsys, *words, "--out", tmp_path / "out").out
     (command,) = [line for line in out.splitlines() if "freezeout train" in line]
-    options = _parser().parse_args(shlex.split(command)[1:])
+    options = make_parser().parse_args(shlex.split(command)[1:])
     given = Settings.from_dict(merged_settings(options))
-    asked = Settings.from_dict(merged_settings(_parser().parse_args(["plan", *words])))
+    asked = Settings.from_dict(merged_settings(make_parser().parse_args(["plan", *words])))
     assert given == replace(asked, t0=given.t0)
     assert options.plan == tmp_path / "out" / "plan.json"
 

@@ -80,11 +80,31 @@ def test_data_drawn_at_random_are_the_same_every_time(write):
         ("x, y, x[:, :1], y", r"one shape \(C, H, W\), got \(2, 3, 3\) and \(1, 3, 3\)"),
         ("x.new_ones(6, 9, 8, 3), y, x.new_ones(6, 9, 8, 3), y", r"like \(N, H, W, C\). Permute"),
         ("x.new_ones(6, 8, 8, 1), y, x.new_ones(6, 8, 8, 1), y", r"like \(N, H, W, C\). Permute"),
+        ("x.to_sparse(), y, x, y", "train_images must be an ordinary tensor, got one of layout"),
+        ("x, y.to('meta'), x, y", "cannot be used as data: .*. Return tensors or NumPy arrays"),
+        ("x.to('meta'), y, x, y", "train_images must be an ordinary tensor, got a tensor without"),
+        ("x, y[0], x, y", r"train_labels must have the shape \(N,\), got \(\)"),
+        ("x, y.view(6, 1), x, y", r"train_labels must have the shape \(N,\), got \(6, 1\)"),
+        ("x, y.to(torch.complex64), x, y", "train_labels must be an int64 tensor, got torch.c"),
+        ("x, np.array([2**63] * 6, dtype='uint64'), x, y", r"train_labels must lie in \[0, 2\]"),
+        ("x, np.zeros(6, dtype='i4,i4'), x, y", "train_labels must hold numbers"),
+        ("x, np.zeros(6, dtype='M8[s]'), x, y", "train_labels must hold numbers"),
+        ("x, type('T', (), {'__array_interface__': property(lambda s: 1 / 0)})(), x, y", "ZeroDi"),
+        ("x, type('T', (), {'__array_interface__': {}})(), x, y", "cannot be used as data: "),
+        ("type('D', (type(x),), {})", "got the class D"),
+        ("iter((x, y, x, y))", "got tuple_iterator"),
         ("1 / 0", "calling my_data:load failed: ZeroDivisionError: .* my_data.load()"),
     ],
 )
 def test_what_is_wrong_with_data_is_said_in_one_line(write, value, words):
     refused(lambda: loads(write, value), words)
+
+
+def test_a_dataset_that_was_not_made_as_one_is_refused(write):
+    refused(
+        lambda: loads(write, "object.__new__(Dataset)", "from freezeout.lab.data import Dataset"),
+        "cannot be used as data: AttributeError",
+    )
 
 
 def test_signals_that_are_one_pixel_wide_are_images(write):

@@ -248,3 +248,26 @@ class TestStatistics:
     def test_refuses_floats(self):
         with pytest.raises(TypeError, match="images must be a uint8 tensor, got torch"):
             channel_statistics(torch.zeros(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8, device="meta"), None, "without values"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8).to_sparse(), None, r"layout torch\.sparse"),
+        (None, torch.zeros(4, dtype=torch.int64, device="meta"), "without values"),
+        (None, torch.zeros(4, dtype=torch.int64).to_sparse(), r"layout torch\.sparse"),
+    ],
+)
+def test_tensors_without_all_their_values_are_refused(images, labels, words):
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8) if images is None else images
+    labels = torch.zeros(4, dtype=torch.int64) if labels is None else labels
+    with pytest.raises(TypeError, match=f"must be an ordinary tensor, got .*{words}"):
+        Dataset("tiny", images, labels, images, labels, ("a",))
+
+
+@pytest.mark.parametrize("classes", [(0, 1), ("a", None), "ab", ["a"], ()])
+def test_names_of_classes_are_a_tuple_of_texts(classes):
+    images, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(TypeError, match="classes must be a non-empty tuple of names"):
+        Dataset("tiny", images, labels, images, labels, classes)

@@ -127,7 +127,10 @@ class TestIdx:
             (idx(range(4), (1,), 0x0D), "its values are of type 0x0d"),
             (packed(b"\x00\x00\x08\x03\x00\x00"), "ends after 6 bytes, inside its header"),
             (idx(range(23), (2, 3, 4)), r"states the shape \(2, 3, 4\) and holds 23 values"),
-            (idx(range(25), (2, 3, 4)), r"states the shape \(2, 3, 4\) and holds 25 values"),
+            (
+                idx(range(25), (2, 3, 4)),
+                r"shape \(2, 3, 4\) and holds at least 25 values",
+            ),
             (idx([], (0, 4)), r"states the shape \(0, 4\)"),
             (idx([7], ()), r"states the shape \(\)"),
         ],

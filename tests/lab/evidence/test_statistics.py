@@ -108,6 +108,16 @@ def test_one_value_has_no_interval():
     assert difference_found(mean_interval([5.0])) == "unknown"
 
 
+def test_a_ratio_that_two_pairs_leave_open_has_finite_ends():
+    seconds, full = [1e-9, 1e12], [1e12, 1e-9]
+    for estimate in (
+        ratio_interval(seconds, full, level=0.9999),
+        saving_interval(seconds, full, level=0.9999),
+    ):
+        assert all(math.isfinite(end) for end in estimate.interval)
+        assert max(map(abs, estimate.interval)) > 1e300
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1e300])
 def test_equal_values_have_an_interval_without_width_and_no_warning(value):
     with warnings.catch_warnings():

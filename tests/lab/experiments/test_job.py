@@ -186,6 +186,3 @@ def test_prepared_data_are_those_of_the_settings(tmp_path):
     other = replace(job(tmp_path / "other"), settings=settings)
     assert (run_job(one), run_job(other)) == ("done", "done")
     assert_same_end(RunFolder(one.folder), RunFolder(other.folder))
-    path.write_bytes(b"x")
-    with pytest.raises(RunError, match="is missing or damaged"):
-        load_prepared(path)

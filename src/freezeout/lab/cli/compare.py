@@ -9,6 +9,8 @@ from typing import Any
 
 from freezeout.errors import RunError
 from freezeout.lab.cli.options import add_pool_options, add_settings, add_sources, merged_settings
+from freezeout.lab.cli.paths import option_path
+from freezeout.text import command
 
 __all__ = ["add_parser"]
 
@@ -62,9 +64,14 @@ def add_parser(verbs: Any) -> None:
         help="train each variant's rates with nothing frozen as well (default: yes)",
     )
     run.add_argument(
-        "--out", type=Path, metavar="DIR", help="new folder (default: runs/compare-DATA-MODEL-N)"
+        "--out",
+        type=option_path,
+        metavar="DIR",
+        help="new folder (default: runs/compare-DATA-MODEL-N)",
     )
-    run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the comparison in DIR")
+    run.add_argument(
+        "--resume", type=option_path, metavar="DIR", help="go on with the comparison in DIR"
+    )
     add_pool_options(run, ray=False)
     add_settings(parser.add_argument_group("settings"))
     parser.set_defaults(run=_run)
@@ -127,8 +134,8 @@ def _new(options: argparse.Namespace, seeds: int | None) -> Any:
         there = Experiment.load(folder).grid
         if replace(there, seeds=grid.seeds) != experiment.grid:
             raise RunError(
-                f"{folder} holds another experiment already. Go on with that: freezeout compare "
-                f"--resume {folder}; or give a new folder with --out."
+                f"{folder} holds another experiment already. Go on with that: "
+                f"{command('compare', '--resume', folder)}; or give a new folder with --out."
             )
     return experiment
 

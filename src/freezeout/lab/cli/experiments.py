@@ -20,6 +20,8 @@ from freezeout.text import format_seconds
 
 __all__ = ["carry_out", "pinned"]
 
+_MOST_PROCESSES = 1024
+
 
 def pinned(grid: Grid) -> Grid:
     """Return the grid with device and threads decided: they are part of what a run computes."""
@@ -62,8 +64,11 @@ def _runner(experiment: Experiment, options: argparse.Namespace, display: _Displ
     on_gpu = any(s.device.startswith("cuda") for s in settings)
     most = 1 if on_gpu else max(1, len(available_cores()) // threads)
     processes = getattr(options, "processes", None)
-    if processes is not None and processes < 1:
-        raise RunError(f"--processes must be at least 1, got {processes}. Give 1 or more.")
+    if processes is not None and not 1 <= processes <= _MOST_PROCESSES:
+        raise RunError(
+            f"--processes must lie in 1 to {_MOST_PROCESSES}, got {processes}. One for each core "
+            "is a good start."
+        )
     side_by_side = processes or most
     plural = "s" if threads > 1 else ""
     display.say(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Container
-from pathlib import Path
 from typing import Any
 
+from freezeout.lab.cli.paths import option_path
 from freezeout.lab.training import Settings, setting_fields
 
 __all__ = [
@@ -52,7 +52,9 @@ def add_sources(group: Any) -> None:
     from freezeout.lab.training import PRESETS
 
     group.add_argument("--preset", help=f"named settings: {', '.join(PRESETS)}")
-    group.add_argument("--config", type=Path, metavar="FILE", help="settings from a TOML file")
+    group.add_argument(
+        "--config", type=option_path, metavar="FILE", help="settings from a TOML file"
+    )
 
 
 def add_settings(group: Any, names: Container[str] | None = None) -> None:

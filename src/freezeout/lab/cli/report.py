@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from freezeout.errors import RunError
+from freezeout.lab.cli.paths import option_path
 
 __all__ = ["add_parser"]
 
@@ -33,10 +34,17 @@ def add_parser(verbs: Any) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="folders of runs, or that hold them"
+        "folders",
+        type=option_path,
+        nargs="+",
+        metavar="DIR",
+        help="folders of runs, or that hold them",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: report in the first DIR)"
+        "--out",
+        type=option_path,
+        metavar="DIR",
+        help="where to write (default: report in the first DIR)",
     )
     parser.add_argument("--title", metavar="TEXT", help="heading of the page")
     parser.add_argument(
@@ -72,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     out: Path = getattr(options, "out", None) or folders[0] / "report"
     title = getattr(options, "title", None) or "Does freezing pay?"
     try:
+        out.mkdir(parents=True, exist_ok=True)  # before figures are drawn, which takes a while
         page = write_report(
             out,
             records,
@@ -86,6 +95,8 @@ def _run(options: argparse.Namespace) -> int:
             f"cannot write into {out}: {error.strerror or error}. Give another folder with --out."
         ) from error
     print(f"{page}  ({len(records)} runs{f', {len(unread)} left out' if unread else ''})")
+    for run in unread:
+        print(f"left out: {run.name}: {run.reason}")
     return 0
 
 

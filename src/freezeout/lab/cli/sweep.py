@@ -8,6 +8,7 @@ from typing import Any
 
 from freezeout.errors import RunError
 from freezeout.lab.cli.options import add_pool_options, add_settings, given_settings
+from freezeout.lab.cli.paths import option_path
 
 __all__ = ["add_parser"]
 
@@ -49,13 +50,23 @@ def add_parser(verbs: Any) -> None:
     )
     run = parser.add_argument_group("experiment")
     run.add_argument(
-        "file", type=Path, nargs="?", default=None, metavar="FILE", help="the sweep file (TOML)"
+        "file",
+        type=option_path,
+        nargs="?",
+        default=None,
+        metavar="FILE",
+        help="the sweep file (TOML)",
     )
     run.add_argument("--preset", help="a named experiment; see docs/comparing.md")
     run.add_argument(
-        "--out", type=Path, metavar="DIR", help="its folder, new or begun (default: runs/NAME)"
+        "--out",
+        type=option_path,
+        metavar="DIR",
+        help="its folder, new or begun (default: runs/NAME)",
     )
-    run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the experiment in DIR")
+    run.add_argument(
+        "--resume", type=option_path, metavar="DIR", help="go on with the experiment in DIR"
+    )
     run.add_argument("--dry-run", action="store_true", help="list the runs, and run nothing")
     add_pool_options(run, ray=True)
     add_settings(parser.add_argument_group("settings for all runs, over those of the file"))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from freezeout.errors import RunError
 from freezeout.lab.cli.options import add_settings, add_sources, given_settings, merged_settings
-from freezeout.planning import Plan
+from freezeout.lab.cli.paths import option_path
 
 if TYPE_CHECKING:
     from freezeout.lab.training import RunFolder, Settings
+    from freezeout.planning import Plan
 
 __all__ = ["add_parser"]
 
@@ -47,12 +48,15 @@ def add_parser(verbs: Any) -> None:
     run = parser.add_argument_group("run")
     add_sources(run)
     run.add_argument(
-        "--plan", type=Path, metavar="FILE", help="follow a plan.json of freezeout plan"
+        "--plan", type=option_path, metavar="FILE", help="follow a plan.json of freezeout plan"
     )
     run.add_argument(
-        "--out", type=Path, metavar="DIR", help="new or empty folder (default: runs/DATA-MODEL-N)"
+        "--out",
+        type=option_path,
+        metavar="DIR",
+        help="new or empty folder (default: runs/DATA-MODEL-N)",
     )
-    run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    run.add_argument("--resume", type=option_path, metavar="DIR", help="go on with the run in DIR")
     run.add_argument(
         "--display",
         choices=("auto", "live", "lines", "none"),
@@ -75,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     # Imported here because only a run needs them, not --help or bad usage.
     from freezeout.lab.cli.show import finish
     from freezeout.lab.report.terminal import make_display
-    from freezeout.lab.training import Observer, TensorBoardObserver, held, resume, start
+    from freezeout.lab.training import Observer, TensorBoardObserver, held, resume, start, stop_code
     from freezeout.lab.training.processes import ALONE
 
     launcher = getattr(options, "launcher", None)
@@ -102,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
                     processes=processes,
                 )
         processes.from_main(lambda: finish(result, folder))
-    return 130 if result.interrupted else 0
+    return stop_code() if result.interrupted else 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from freezeout.errors import RunError
 from freezeout.lab.evidence import compare, comparison_csv
 from freezeout.lab.experiments import Experiment, Unread, read_runs
 from freezeout.lab.report.terminal import ComparisonTables, print_to
+from freezeout.lab.training import stop_code
 from freezeout.storage import write_text
+from freezeout.text import command
 
 __all__ = ["MARGIN", "check_margin", "show"]
 
@@ -38,7 +40,7 @@ def show(experiment: Experiment, verb: str, *, finished: bool, margin: float = M
         margin: Points of error that count as no difference.
 
     Returns:
-        The exit code: 0, or 2 if a run failed, or 130 if it was stopped.
+        The exit code: 0, or 2 if a run failed, or 130 (143 by ``SIGTERM``) if it was stopped.
     """
     folder = experiment.folder
     try:
@@ -53,10 +55,10 @@ def show(experiment: Experiment, verb: str, *, finished: bool, margin: float = M
             print_to(sys.stdout, ComparisonTables(comparison))
         print()
         print(f"numbers: {folder / 'comparison.csv'}")
-    print(f"figures and all runs on one page: freezeout report {folder}")
+    print(f"figures and all runs on one page: {command('report', folder)}")
     if not finished:
-        print(f"stopped, all saved; go on with: freezeout {verb} --resume {folder}")
-        return 130
+        print(f"stopped, all saved; go on with: {command(verb, '--resume', folder)}")
+        return stop_code()
     if unread:
         _tell_failed(unread, folder, verb)
         return 2
@@ -67,7 +69,7 @@ def _tell_failed(failed: list[Unread], folder: Path, verb: str) -> None:
     runs = "run" if len(failed) == 1 else "runs"
     print(
         f"freezeout: error: {len(failed)} {runs} failed, the others are done. First: "
-        f"{failed[0].name}: {failed[0].reason} Try again with: freezeout {verb} --resume {folder} "
-        "--retry",
+        f"{failed[0].name}: {failed[0].reason} Try again with: "
+        f"{command(verb, '--resume', folder, '--retry')}",
         file=sys.stderr,
     )

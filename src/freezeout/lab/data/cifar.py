@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from freezeout.errors import DataError
 from freezeout.lab.data.compact import COMPACT_FILES, read_compact_copy
 from freezeout.lab.data.dataset import Dataset
 from freezeout.lab.data.fetch import fetch
-from freezeout.lab.data.files import check_md5, find, missing_files, read_checked
+from freezeout.lab.data.files import check_md5, find, is_there, missing_files, read_checked
 from freezeout.lab.data.official import MD5, CifarFacts
 from freezeout.lab.data.plain_pickle import ArrayRecipe, DtypeRecipe, read_plain_pickle
 
@@ -23,6 +23,7 @@ __all__ = ["load_cifar", "read_cifar_file"]
 
 _SHAPE = (3, 32, 32)
 _VALUES = 3 * 32 * 32
+_MOST_MEMBER = 1 << 28  # bytes; the largest has 155 million
 
 
 def load_cifar(facts: CifarFacts, root: Path, *, download: bool) -> Dataset:
@@ -42,7 +43,7 @@ def load_cifar(facts: CifarFacts, root: Path, *, download: bool) -> Dataset:
     folders = [
         folder
         for folder in (root / facts.folder, root / facts.name / facts.folder)
-        if folder.exists()
+        if is_there(folder)
     ]
     for folder in folders:
         if not missing_files(folder, names):
@@ -131,7 +132,7 @@ def _read_folder(facts: CifarFacts, folder: Path) -> dict[str, bytes]:
 def _read_archive(facts: CifarFacts, path: Path) -> dict[str, bytes]:
     check_md5(path, MD5[facts.archive])
     wanted = {f"{facts.folder}/{name}": name for name in (*facts.train_files, facts.test_file)}
-    found = {wanted[name]: content for name, content in _members(path) if name in wanted}
+    found = {wanted[name]: content for name, content in _members(path, wanted)}
     for member, name in wanted.items():
         actual = md5(found.get(name, b""), usedforsecurity=False).hexdigest()
         if actual != MD5[member]:
@@ -143,13 +144,16 @@ def _read_archive(facts: CifarFacts, path: Path) -> dict[str, bytes]:
     return found
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Read the regular files of an archive in one pass, into memory only."""
+def _members(path: Path, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """Read the wanted files of an archive in one pass, into memory only."""
     try:
         with tarfile.open(path, "r|gz") as archive:
             for member in archive:
-                if member.isreg() and (stream := archive.extractfile(member)) is not None:
-                    yield member.name, stream.read()
+                if member.name not in wanted or not member.isreg():
+                    continue
+                stream = archive.extractfile(member)
+                if stream is not None:
+                    yield member.name, stream.read(_MOST_MEMBER)
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(
             f"{path} does not unpack ({error}). Expected the official gzipped tar archive; put an "

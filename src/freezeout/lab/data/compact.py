@@ -39,6 +39,7 @@ _IMAGE_BYTES = 3 * _SIDE * _SIDE
 _BATCH_BYTES = _BATCH * _IMAGE_BYTES
 _FILES = (*(f"data_batch_{number}.xz" for number in range(1, 6)), "test_batch.xz")
 COMPACT_FILES = ("labels.npy", *_FILES)
+_MAX_MEMORY = 128 << 20  # of an unpacker: the largest preset of xz needs half
 _MAX_THREADS = 4  # each holds about 200 MB while it decodes
 
 
@@ -87,10 +88,10 @@ def decode_batch(content: bytes, count: int, source: str) -> torch.Tensor:
         DataError: If the file does not unpack to ``count`` images.
     """
     size = count * _IMAGE_BYTES
-    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_MEMORY)
     try:
         raw = unpacker.decompress(content, max_length=size + 1)
-    except (lzma.LZMAError, EOFError) as error:
+    except (lzma.LZMAError, EOFError, MemoryError) as error:
         raise _damaged(source, f"it does not unpack ({error})") from error
     if len(raw) != size or not unpacker.eof:
         more = "at least " if not unpacker.eof else ""

@@ -9,12 +9,14 @@ import torch
 
 from freezeout.errors import RunError
 from freezeout.lab.data.dataset import Dataset
-from freezeout.lab.importing import Factory, kind_of
+from freezeout.lab.importing import Factory, error_line, kind_of
+from freezeout.text import one_line
 
 __all__ = ["DATA", "load_custom"]
 
 DATA = Factory(option="--data", makes="the data", kind=Dataset, noun="a data set")
 
+_IMAGES = ("train_images", "test_images")
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -45,21 +47,34 @@ def load_custom(target: str) -> Dataset:
         )
     try:
         dataset = given if isinstance(given, Dataset) else _from_parts(target, given)
+        shapes = {name: tuple(getattr(dataset, name).shape) for name in _IMAGES}
+        moved = replace(dataset, **{name: getattr(dataset, name).cpu() for name in _PARTS})
     except (TypeError, ValueError) as error:
-        raise RunError(f"{target} returns what cannot be used as data: {error}") from error
-    for name in ("train_images", "test_images"):
-        shape = tuple(getattr(dataset, name).shape)
+        raise RunError(
+            f"{target} returns what cannot be used as data: {one_line(error)}"
+        ) from error
+    except Exception as error:  # an object of the user's may raise anything
+        raise RunError(
+            f"{target} returns what cannot be used as data: {error_line(error)}. Return tensors or "
+            "NumPy arrays."
+        ) from error
+    for name, shape in shapes.items():
         if _is_channels_last(shape):
             raise RunError(
                 f"{name} of {target} must have a shape (N, C, H, W), got {shape}, which looks like "
                 "(N, H, W, C). Permute it: images.permute(0, 3, 1, 2)."
             )
-    return replace(dataset, **{name: getattr(dataset, name).cpu() for name in _PARTS})
+    return moved
 
 
 def _from_parts(target: str, parts: tuple[Any, ...]) -> Dataset:
     values = {name: _tensor(name, part) for name, part in zip(_PARTS, parts, strict=True)}
     for name in ("train_labels", "test_labels"):
+        if values[name].ndim != 1:
+            raise ValueError(
+                f"{name} must have the shape (N,), got {tuple(values[name].shape)}. Give one label "
+                "for every image."
+            )
         if values[name].dtype in _WHOLE:
             values[name] = values[name].long()
     highest = _highest(values["train_labels"], values["test_labels"])

@@ -61,7 +61,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"name must be a non-empty string, got {self.name!r}. Name the data.")
-        if not isinstance(self.classes, tuple) or not self.classes:
+        named = isinstance(self.classes, tuple) and all(isinstance(c, str) for c in self.classes)
+        if not named or not self.classes:
             raise TypeError(
                 f"classes must be a non-empty tuple of names, got {self.classes!r}. Name every "
                 "class, in the order of the labels."
@@ -198,6 +199,7 @@ def _check_split(split: str, images: torch.Tensor, labels: torch.Tensor, classes
 
 def check_images(images: torch.Tensor, name: str) -> None:
     """Raise unless ``images`` is a uint8 tensor of shape (N, C, H, W), none of them 0."""
+    _check_stored(images, name)
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
         raise TypeError(
             f"{name} must be a uint8 tensor, got {_kind(images)}. Give pixels as 0 to 255."
@@ -211,6 +213,7 @@ def check_images(images: torch.Tensor, name: str) -> None:
 
 def check_labels(labels: torch.Tensor, count: int, name: str) -> None:
     """Raise unless ``labels`` is an int64 tensor of shape (count,)."""
+    _check_stored(labels, name)
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64:
         raise TypeError(
             f"{name} must be an int64 tensor, got {_kind(labels)}. Convert it with .long()."
@@ -220,6 +223,13 @@ def check_labels(labels: torch.Tensor, count: int, name: str) -> None:
             f"{name} must have the shape ({count},), got {tuple(labels.shape)}. Give one label for "
             "every image."
         )
+
+
+def _check_stored(value: object, name: str) -> None:
+    """Raise if a tensor has no values, or keeps some of them only."""
+    if isinstance(value, torch.Tensor) and (value.is_meta or value.layout != torch.strided):
+        kind = "a tensor without values" if value.is_meta else f"one of layout {value.layout}"
+        raise TypeError(f"{name} must be an ordinary tensor, got {kind}. Give all values.")
 
 
 def _kind(value: object) -> str:

@@ -3,36 +3,90 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from freezeout.errors import DataError
 
-__all__ = ["check_md5", "find", "missing_files", "read_bytes", "read_checked"]
+__all__ = [
+    "MOST_BYTES",
+    "check_md5",
+    "find",
+    "is_there",
+    "missing_files",
+    "read_bytes",
+    "read_checked",
+]
+
+MOST_BYTES = 1 << 30
+"""No file of a data set is as large, packed or unpacked."""
 
 _CHUNK = 1 << 20
 
 
+def is_there(path: Path) -> bool:
+    """Return whether there is a file or folder.
+
+    Raises:
+        DataError: If that cannot be found out, as in a folder that may not be searched.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return True
+
+
 def find(root: Path, places: Sequence[str]) -> Path | None:
-    """Return the first of ``places`` (relative to ``root``) that exists, or ``None``."""
-    return next((root / place for place in places if (root / place).exists()), None)
+    """Return the first of ``places`` (relative to ``root``) that exists, or ``None``.
+
+    Raises:
+        DataError: As `is_there`.
+    """
+    return next((root / place for place in places if is_there(root / place)), None)
 
 
 def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return those of ``names`` that ``folder`` does not hold."""
-    return [name for name in names if not (folder / name).exists()]
+    """Return those of ``names`` that ``folder`` does not hold.
+
+    Raises:
+        DataError: As `is_there`.
+    """
+    return [name for name in names if not is_there(folder / name)]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file; a pipe or a device could be read without end."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder says so when opened
+            raise OSError("not a regular file")
+        with path.open("rb") as stream:
+            yield stream
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
 def read_bytes(path: Path) -> bytes:
     """Return the content of ``path``.
 
     Raises:
-        DataError: If the file cannot be read.
+        DataError: If the file cannot be read, or is far larger than any data file.
     """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise DataError(
+            f"{path} is no data file: it has more than {MOST_BYTES:,} bytes. Put an intact copy in "
+            "its place."
+        )
+    return content
 
 
 def read_checked(path: Path, md5: str) -> bytes:
@@ -53,12 +107,9 @@ def check_md5(path: Path, md5: str) -> None:
         DataError: If the file cannot be read or is damaged.
     """
     digest = hashlib.md5(usedforsecurity=False)
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
     _compare(path, digest.hexdigest(), md5)
 
 
@@ -70,8 +121,9 @@ def _compare(path: Path, actual: str, published: str) -> None:
         )
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
+def _unreadable(path: Path, error: OSError | ValueError) -> DataError:
+    reason = getattr(error, "strerror", None) or error
     return DataError(
-        f"cannot read {path}: {error.strerror or error}. A data file must be a readable regular "
-        "file; correct its permissions, or put an intact copy in its place."
+        f"cannot read {path}: {reason}. A data file must be a readable regular file; correct its "
+        "permissions, or put an intact copy in its place."
     )

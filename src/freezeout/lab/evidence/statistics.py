@@ -34,6 +34,7 @@ __all__ = [
 Found: TypeAlias = Literal["lower", "higher", "none", "unknown"]
 """What an interval says of a difference; ``"none"`` was found is not "there is none"."""
 
+_LARGEST_LOG = 700.0  # two pairs that differ much, and many variants, leave the ratio open
 _MOST_SEEDS = 10_000
 _LARGEST_EFFECT = 100.0  # in standard deviations; beyond it, power no longer depends on it
 
@@ -193,7 +194,9 @@ def ratio_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) 
             "Leave out runs without a time."
         )
     logs = mean_interval([math.log(x / y) for x, y in _pairs(a, b)], level)
-    ends = [None if end is None else math.exp(end) for end in (logs.low, logs.high)]
+    ends = [
+        None if end is None else math.exp(min(end, _LARGEST_LOG)) for end in (logs.low, logs.high)
+    ]
     return Estimate(math.exp(logs.mean), ends[0], ends[1], logs.count)
 
 

@@ -9,7 +9,8 @@ from freezeout.lab.experiments.experiment import Experiment
 from freezeout.lab.experiments.grid import Cell, Grid
 from freezeout.lab.experiments.job import Job, Label, run_job
 from freezeout.lab.experiments.presets import EXPERIMENTS, experiment_preset
-from freezeout.lab.experiments.records import Unread, read_run, read_runs
+from freezeout.lab.experiments.records import Unread, read_runs
+from freezeout.lab.experiments.run_record import read_run
 from freezeout.lab.experiments.runners import Event, Pool, Runner, Task
 
 __all__ = [

@@ -30,6 +30,7 @@ from freezeout.lab.experiments.runners import Runner, Task
 from freezeout.lab.training import slug
 from freezeout.planning import Plan
 from freezeout.storage import KeptFile, read_json, write_json
+from freezeout.text import one_line
 
 __all__ = ["Experiment"]
 
@@ -62,10 +63,15 @@ class Experiment:
         """Return the experiment that was begun in a folder.
 
         Raises:
-            RunError: If there is no experiment in it.
+            RunError: If there is no experiment in it, or its description cannot be read, is
+                damaged, or holds what no experiment may have.
         """
-        values = read_json(folder / "experiment.json", _DESCRIPTION)
-        return cls(folder, Grid.from_plain(values))
+        path = folder / "experiment.json"
+        values = read_json(path, _DESCRIPTION)
+        try:
+            return cls(folder, Grid.from_plain(values))
+        except (RunError, ValueError) as error:
+            raise _DESCRIPTION.damaged(path, one_line(error).rstrip(".")) from error
 
     def make(self) -> None:
         """Make the folder if it is not there.

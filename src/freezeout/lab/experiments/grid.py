@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
@@ -10,11 +12,13 @@ from typing import Any
 
 from freezeout.errors import RunError
 from freezeout.lab.experiments.arms import Variant, variant_of
+from freezeout.lab.experiments.entries import Entries, flag, listed, mapping, text, whole
 from freezeout.lab.training import Settings, check_names, preset, read_toml
 
 __all__ = ["Cell", "Grid"]
 
 _OF_VARIANT = tuple(spec.name for spec in fields(Variant))
+_MOST_RUNS = 100_000
 _ARMS = ("baseline", "equal_time", "rates_only", "turns")
 
 
@@ -62,12 +66,13 @@ class Grid:
                 "the experiment has nothing to run. Give at least one network, one seed, and one "
                 "variant or the baseline."
             )
+        _check_size("runs", self.size)
         for what, names in (
             ("cell", [cell.name for cell in self.cells]),
             ("variant", [variant.name for variant in self.variants]),
             ("seed", [str(seed) for seed in self.seeds]),
         ):
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
             if twice:
                 raise RunError(f"{what} {twice[0]!r} is given twice. Give it once.")
         for seed in self.seeds:
@@ -174,26 +179,39 @@ class Grid:
         """Return the grid that `to_dict` described.
 
         Raises:
-            RunError: If the values are of something else.
+            ValueError: If the values are of something else; the message has no full stop.
+            RunError: If a setting is not allowed, or the grid has nothing to run.
         """
-        try:
-            return cls(
-                cells=tuple(
-                    Cell(name=c["name"], settings=Settings.from_dict(c["settings"]))
-                    for c in values["cells"]
-                ),
-                variants=tuple(
-                    Variant(**{**v, "times": v["times"] and tuple(v["times"])})
-                    for v in values["variants"]
-                ),
-                seeds=tuple(values["seeds"]),
-                **{name: values[name] for name in _ARMS},
-            )
-        except (KeyError, TypeError) as error:
-            raise RunError(
-                f"the description of the experiment is damaged ({error}). Begin it again in "
-                "another folder."
-            ) from error
+        found = Entries(values)
+        found.only(("cells", "variants", "seeds", *_ARMS))
+        return cls(
+            cells=found.get("cells", lambda value: listed(value, _plain_cell)),
+            variants=found.get("variants", lambda value: listed(value, _plain_variant)),
+            seeds=found.get("seeds", lambda value: listed(value, _seed)),
+            **{name: found.get(name, flag) for name in _ARMS},
+        )
+
+
+def _plain_cell(values: Any) -> Cell:
+    cell = Entries(mapping(values), "a cell")
+    cell.only(("name", "settings"))
+    return Cell(
+        name=cell.get("name", text), settings=Settings.from_dict(cell.get("settings", mapping))
+    )
+
+
+def _plain_variant(values: Any) -> Variant:
+    variant = Entries(mapping(values), "a variant")
+    variant.only(_OF_VARIANT)
+    given = {name: value for name, value in values.items() if value is not None}
+    found = variant_of(Settings.from_dict(given))
+    if found is None:
+        raise ValueError("a variant freezes nothing")
+    return found
+
+
+def _seed(value: Any) -> int:
+    return whole(value, 2**63 - 1)
 
 
 def _cells(
@@ -205,6 +223,7 @@ def _cells(
 ) -> Iterator[Cell]:
     axes = {k: v for k, v in lists.items() if k not in (*_OF_VARIANT, "seed")}
     varying = {*axes, *(name for part in together for name in part)}
+    _check_size("cells", len(together) * math.prod(map(len, axes.values())))
     for part in together:
         check_names(part, f"[[cells]] of {source}")
         _check_part(part, lists, source)
@@ -253,10 +272,20 @@ def _variants(base: Mapping[str, Any], lists: Mapping[str, list[Any]]) -> Iterat
         for name in _OF_VARIANT
         if name in {*lists, *base} and name not in idle
     }
+    _check_size("variants", math.prod(map(len, axes.values())))
     for choice in product(*axes.values()):
         variant = variant_of(Settings.from_dict(dict(zip(axes, choice, strict=True))))
         if variant is not None:
             yield variant
+
+
+def _check_size(what: str, count: int) -> None:
+    """Refuse, before they are made, more than a folder and a memory can hold."""
+    if count > _MOST_RUNS:
+        raise RunError(
+            f"an experiment may have at most {_MOST_RUNS:,} {what}, got {count:,}. Give shorter "
+            "lists, or make several experiments."
+        )
 
 
 def _table(value: Any, name: str, source: str) -> dict[str, Any]:

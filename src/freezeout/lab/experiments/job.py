@@ -186,11 +186,14 @@ def record_failure(job: Job, reason: str, trace: str | None = None) -> None:
 
 def failure(folder: Path) -> str | None:
     """Return why the run in a folder failed; ``None`` if it did not."""
+    path = folder / "failed.json"
     try:
-        reason = read_json(folder / "failed.json", _RECORD)["reason"]
-    except (RunError, KeyError):
-        return None
-    return str(reason)
+        reason = read_json(path, _RECORD).get("reason")
+    except RunError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        return f"what went wrong cannot be read: {one_line(error)}"
+    return reason if isinstance(reason, str) and reason else "it failed, but why is not known."
 
 
 def measure_job(job: Job) -> None:

@@ -19,6 +19,7 @@ from freezeout.lab.training.settings import Settings, check_names
 from freezeout.lab.training.toml import has_digest, read_saved_toml, write_toml
 from freezeout.planning import Plan
 from freezeout.storage import is_part, remove_parts, write_json
+from freezeout.text import command
 
 __all__ = ["RunFolder", "held", "next_free", "slug"]
 
@@ -56,11 +57,6 @@ class RunFolder:
     def __reduce__(self) -> tuple[Any, ...]:
         return RunFolder, (self.path,)  # in another process, which does not hold it
 
-    @property
-    def words(self) -> str:
-        """The path as a word of a shell."""
-        return shlex.quote(str(self.path))
-
     def check_empty(self, *, resumable: bool = True) -> None:
         """Raise `RunError` if the folder holds anything that should stay, or is a file.
 
@@ -74,7 +70,7 @@ class RunFolder:
             if self.path.exists() and not self.path.is_dir():
                 raise RunError(f"{self.path} is a file. Give a new or empty folder with --out.")
             if self.path.is_dir() and self._entries() and not (resumable and self.only_begun()):
-                way = f", or go on with the run in it: freezeout train --resume {self.words}"
+                way = f", or go on with the run in it: {command('train', '--resume', self.path)}"
                 raise RunError(
                     f"folder {self.path} is not empty. Give a new or empty folder with --out"
                     f"{way if resumable else '.'}"
@@ -150,7 +146,7 @@ class RunFolder:
         if begun:
             raise CheckpointError(
                 f"there is no run in {self.path} yet: its start was cut off before it had "
-                f"settings. Start it again with --out {self.words}"
+                f"settings. Start it again with --out {shlex.quote(str(self.path))}"
             )
         raise CheckpointError(
             f"there is no run in {self.path}: it has no settings.toml. "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from freezeout.errors import RunError, is_number
 from freezeout.storage import KeptFile, json_line, read_json_lines, write_text
+from freezeout.text import command
 
 __all__ = ["RunLog", "check_record"]
 
@@ -41,7 +41,7 @@ class RunLog:
             raise RunError(
                 f"cannot write {self.path}: {error.strerror}. What was saved before is "
                 "untouched; make room or fix permissions, then go on with: "
-                f"freezeout train --resume {shlex.quote(str(self.path.parent))}"
+                f"{command('train', '--resume', self.path.parent)}"
             ) from error
 
     def sync(self) -> None:

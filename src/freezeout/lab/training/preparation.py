@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -35,7 +35,7 @@ def resolve_machine(settings: Settings, *, threads: int | None = None) -> Settin
         settings,
         device=str(pick_device(settings.device)),
         threads=settings.threads or threads or torch.get_num_threads(),
-        data_dir=None if settings.data_dir is None else str(Path(settings.data_dir).resolve()),
+        data_dir=None if settings.data_dir is None else os.path.realpath(settings.data_dir),
     )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from freezeout.errors import RunError, check_bool, check_fraction, check_number, check_whole
-from freezeout.lab.data import canonical_name
-from freezeout.lab.importing import is_custom
-from freezeout.lab.models import check_name
 from freezeout.schedule import Schedule, Spacing
 from freezeout.text import did_you_mean
 
@@ -188,8 +186,17 @@ class Settings:
         times: Any = self.times
         if isinstance(times, list):  # as TOML has it
             object.__setattr__(self, "times", tuple(times))
+        # Imported here: the command line knows its options before torch is there.
+        from freezeout.lab.data import canonical_name
+        from freezeout.lab.importing import is_custom
+        from freezeout.lab.models import check_name
+
         for spec in setting_fields():
             _check(spec, getattr(self, spec.name))
+        if self.data_dir is not None:
+            if not self.data_dir:
+                raise ValueError(f"data_dir must name a folder, got ''. {_help('data_dir')}")
+            object.__setattr__(self, "data_dir", _expanded(self.data_dir))
         object.__setattr__(self, "data", canonical_name(self.data))
         if is_custom(self.model):  # the names of built-in networks are checked when one is built
             check_name(self.model)
@@ -288,8 +295,6 @@ def _check(spec: Field[Any], value: Any) -> None:
         if type(number) is int and not -_MOST_INTEGER <= number < _MOST_INTEGER:
             words = "fit into" if most is None else f"be at most {most:g}, and not beyond"
             raise ValueError(f"{name} must {words} 64 bits, got a larger number. {_help(name)}")
-    if isinstance(value, str):
-        _check_text(name, value)
     if name in _OF_SCHEDULE and kind in (int, float):
         return  # `Schedule` checks its numbers
     if kind is int:
@@ -300,26 +305,31 @@ def _check(spec: Field[Any], value: Any) -> None:
         check_bool(name, value, _help(name))
     elif not isinstance(value, kind):
         raise TypeError(f"{name} must be {_KIND_WORDS[kind]}, got {value!r}. {_help(name)}")
+    elif kind is str and not _is_plain(value):
+        raise ValueError(
+            f"{name} must be text in UTF-8 without NUL characters, got {value!r}. {_help(name)}"
+        )
     if choices and value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
     if most is not None and value > most:
         raise ValueError(f"{name} must be at most {most:g}, got {value}. {_help(name)}")
 
 
-def _check_text(name: str, value: str) -> None:
-    """Raise unless a text can stand in a settings file and name a file."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        value = "\0"
-    if "\0" in value:
-        raise ValueError(
-            f"{name} must be text in UTF-8 without zero bytes, got something else. Settings are "
-            "kept in a file that can hold no other: use another name, or a link to it."
-        )
-
-
 _MOST_INTEGER = 1 << 63  # what TOML can hold
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether files of settings can hold a text: bytes that are no UTF-8 are surrogates."""
+    return not any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def _expanded(path: str) -> str:
+    """Return a path with ``~`` as the home folder, where no shell has done that."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # no such user: a folder of that name
+        return path
+
 
 _KIND_WORDS = {str: "text", tuple: "a list of numbers"}
 

@@ -1,4 +1,4 @@
-"""Stop at a signal, with everything saved."""
+"""Stop at a signal, with everything saved; what a signal raises where nothing is to be saved."""
 
 from __future__ import annotations
 
@@ -7,7 +7,38 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["StopSignals"]
+__all__ = ["Interrupted", "StopSignals", "stop_code"]
+
+_stopped_by: list[int] = []  # the signals that have stopped work in this process
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the program.
+
+    Args:
+        number: Its number.
+
+    Attributes:
+        number: Its number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    @staticmethod
+    def number_of(error: KeyboardInterrupt) -> int:
+        """Return the number of the signal behind an interrupt; Python's own is ``SIGINT``."""
+        return int(error.number if isinstance(error, Interrupted) else signal.SIGINT)
+
+
+def stop_code() -> int:
+    """Return the exit code of work that was stopped and can go on.
+
+    Returns:
+        143 if `StopSignals` has got a ``SIGTERM`` in this process, else 130.
+    """
+    return 128 + (_stopped_by[-1] if _stopped_by else signal.SIGINT)
 
 
 class StopSignals:
@@ -47,6 +78,7 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+        _stopped_by.append(number)
         self._stop.set()
         self._restore()
 

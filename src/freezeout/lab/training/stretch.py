@@ -18,6 +18,7 @@ from freezeout.lab.training.folder import RunFolder
 from freezeout.lab.training.observer import Observer, Progress, RunStart
 from freezeout.lab.training.settings import Settings
 from freezeout.lab.training.trainer import Trainer
+from freezeout.text import command
 
 __all__ = ["Stretch", "on_machine", "tell"]
 
@@ -109,7 +110,7 @@ class Stretch:
             tell(
                 self.observers,
                 f"stopped after step {trainer.step} of {trainer.total_steps}, all saved; "
-                f"go on with: freezeout train --resume {self.folder.words}",
+                f"go on with: {command('train', '--resume', self.folder.path)}",
             )
         self._log("end", step=trainer.step, finished=trainer.finished, seconds=self.seconds())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,6 +34,7 @@ from freezeout.layers import Layers, split_layers
 from freezeout.planning import densenet_costs
 from freezeout.schedule import Schedule
 from freezeout.tensors import tensors_in
+from freezeout.text import command
 
 __all__ = ["Subject", "load_subject"]
 
@@ -177,7 +177,7 @@ class _OnData(Subject):
     def usage(self, plan_file: Path) -> str:
         plans = {*Schedule().to_dict(), "steps", "epochs", "const_time"}
         words = setting_words(self._asked, leave_out=plans)
-        return "  " + shlex.join(["freezeout", "train", *words, "--plan", str(plan_file)])
+        return "  " + command("train", *words, "--plan", plan_file)
 
     def paper_costs(self, costs: Costs) -> Sequence[float]:
         found = re.fullmatch(r"densenet-?(?:bc-?)?(\d+)-(\d+)", self.settings.model.lower())
@@ -258,7 +258,7 @@ class _OnExample(Subject):
 
     def usage(self, plan_file: Path) -> str:
         return (
-            f'  plan = freezeout.Plan.load("{plan_file}")\n'
+            f"  plan = freezeout.Plan.load({str(plan_file)!r})\n"
             "  scheduler = plan.scheduler(optimizer, model, example=batch)"
         )
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from freezeout.errors import FrozenPrefixWarning, RunError
 from freezeout.lab.cli.options import add_settings, add_sources, merged_settings
-from freezeout.lab.cli.plan.subject import Subject, load_subject
-from freezeout.lab.importing import is_custom
-from freezeout.lab.training import Settings
-from freezeout.planning import PlanSpacing
-from freezeout.schedule import RateSettings, Schedule
+from freezeout.lab.cli.paths import option_path
+from freezeout.schedule import RateSettings, Schedule, Spacing
+from freezeout.text import quoted
+
+if TYPE_CHECKING:
+    from freezeout.lab.cli.plan.subject import Subject
+    from freezeout.lab.training import Settings
+    from freezeout.planning import PlanSpacing
 
 __all__ = ["add_parser"]
 
@@ -57,6 +61,8 @@ _SETTINGS = (
     "seed",
 )
 
+_MOST_ROUNDS = 1000
+
 _WISHES = {"saving": "saving", "seconds": "time", "t0": "t0", "times": "times"}
 """Arguments of `plan` of which one is given, and the options for them."""
 
@@ -87,7 +93,7 @@ def add_parser(verbs: Any) -> None:
     how.add_argument(
         "--spacing",
         dest="plan_spacing",  # a run's setting of this name knows no budget
-        choices=get_args(PlanSpacing),
+        choices=(*get_args(Spacing), "budget"),
         help="growth of freeze times; budget: made from the measured costs (default: cubic)",
     )
     add_settings(how, ("max_freezes",))
@@ -100,9 +106,14 @@ def add_parser(verbs: Any) -> None:
     how.add_argument(
         "--rounds", type=int, metavar="N", help="measurements of each depth (default: 6)"
     )
-    how.add_argument("--costs", type=Path, metavar="FILE", help="take a costs.json measured before")
     how.add_argument(
-        "--out", type=Path, metavar="DIR", help="new or empty folder (default: runs/plan-...-N)"
+        "--costs", type=option_path, metavar="FILE", help="take a costs.json measured before"
+    )
+    how.add_argument(
+        "--out",
+        type=option_path,
+        metavar="DIR",
+        help="new or empty folder (default: runs/plan-...-N)",
     )
     add_sources(how)
     add_settings(parser.add_argument_group("settings"), _SETTINGS)
@@ -111,7 +122,9 @@ def add_parser(verbs: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from freezeout.lab.cli.plan.show import PlanResult, show, write, write_costs
-    from freezeout.lab.training import RunFolder, next_free, slug
+    from freezeout.lab.cli.plan.subject import load_subject
+    from freezeout.lab.importing import is_custom
+    from freezeout.lab.training import RunFolder, Settings, next_free, slug
     from freezeout.planning import plan
 
     values = merged_settings(options)
@@ -136,8 +149,10 @@ def _run(options: argparse.Namespace) -> int:
         flag = next(iter(wish))
         raise RunError(f"--spacing budget takes no --{flag}: give --saving or --time.")
     rounds = getattr(options, "rounds", 6)
-    if rounds < 1:
-        raise RunError(f"--rounds must be at least 1, got {rounds}.")
+    if not 1 <= rounds <= _MOST_ROUNDS:
+        raise RunError(
+            f"--rounds must lie in 1 to {_MOST_ROUNDS}, got {rounds}. Leave it out for six."
+        )
     name = slug(f"{settings.data}-{settings.model}" if on_data else settings.model)
     folder = RunFolder(getattr(options, "out", None) or next_free(Path("runs"), f"plan-{name}"))
     folder.check_empty(resumable=False)
@@ -164,7 +179,8 @@ def _run(options: argparse.Namespace) -> int:
             )
         result = PlanResult(subject, costs, rates, chosen)
     except (ValueError, TypeError) as error:
-        raise RunError(f"{error} The costs are kept: --costs {folder.path}/costs.json") from error
+        kept = quoted(folder.path / "costs.json")
+        raise RunError(f"{error} The costs are kept: --costs {kept}") from error
     write(result, folder)
     show(result, folder, sys.stdout)
     return 0
@@ -265,6 +281,6 @@ def _seconds(text: str) -> float:
     if not re.fullmatch(rf"(?:{number}\s*)+", compact):
         raise argparse.ArgumentTypeError(f"must be like 2h, 90min, 1h30m or 45s, got {text!r}")
     total = sum(float(value) * _UNITS[unit] for value, unit in re.findall(number, compact))
-    if total <= 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text!r}")
+    if not 0 < total < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {text!r}")
     return total

@@ -15,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -25,30 +24,17 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from freezeout.errors import RunError
+from freezeout.lab.training.processes.end import End
+from freezeout.lab.training.signals import Interrupted
 
 if TYPE_CHECKING:
     from freezeout.lab.training.processes.processes import Processes
 
-__all__ = ["End", "Launcher"]
+__all__ = ["Launcher"]
 
 _PATIENCE = timedelta(seconds=10)  # for rank 0 to say what went wrong
 _LINGER = timedelta(seconds=3)
 _ARRIVAL = timedelta(minutes=10)  # of all processes, at the beginning
-
-
-@dataclass(frozen=True)
-class End:
-    """How an attempt ended.
-
-    Attributes:
-        code: Exit code.
-        line: What there is to say, on the error stream; may be empty.
-        error: What was raised, if anything.
-    """
-
-    code: int
-    line: str = ""
-    error: BaseException | None = None
 
 
 class Launcher:
@@ -126,7 +112,8 @@ class Launcher:
             The exit code, where this process has not joined the others. Otherwise it ends here.
         """
         with suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGTERM, _interrupt)  # to end with a word, not without
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _interrupt)  # to end with a word, not without
         try:
             end = attempt(self)
         except Exception as error:  # a defect, with a traceback to report
@@ -193,7 +180,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise Interrupted(number)
 
 
 def _is_lost(error: BaseException) -> bool:

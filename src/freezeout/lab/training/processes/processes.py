@@ -124,7 +124,7 @@ class Processes:
         return results[0]
 
 
-ALONE = Processes()
+ALONE: Processes = Processes()
 """A process that trains by itself."""
 
 
