@@ -1,14 +1,16 @@
 """Saving a plan and loading it, and its text."""
 
+import copy
 import dataclasses
 import json
 import math
+import random
 
 import numpy as np
 import pytest
 from hypothesis import given
 
-from freezeout import CostError, Plan, Schedule, plan
+from freezeout import CostError, Costs, Plan, Schedule, plan
 from tests import strategies
 from tests.planning.plans import LINEAR, THREE, any_plan
 from tests.strategies import made_costs
@@ -201,3 +203,82 @@ def test_text_of_bytes():
     text = str(Plan(dataclasses.replace(THREE, layers=layers), LINEAR, 8))
     assert "50.0 % saved on average: 3.0 GiB at first, 2.5 MiB at the end" in text
     assert "optimizer state   0.0 % saved on average: 0 B at first, 0 B at the end" in text
+
+
+ODD = [
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1,
+        2.5,
+        2**62,
+        10**400,
+        1e308,
+        5e-324,
+        math.nan,
+        math.inf,
+        "",
+        "x",
+        "a\nb",
+    ),
+    *([], [1], [[]], {}, {"a": 1}, (), "\udcff", -(2**63)),
+]
+
+
+def places(value, path=()):
+    """Where something is, in all of a file."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (*path, key)
+            yield from places(item, (*path, key))
+
+
+@pytest.mark.parametrize("kind", [Plan, Costs])
+def test_whatever_is_changed_it_is_taken_or_refused_in_one_line(kind):
+    whole = json.loads(json.dumps((Plan(THREE, LINEAR, 8) if kind is Plan else THREE).to_dict()))
+    every, draw, said = list(places(whole)), random.Random(0), []
+    for _ in range(1500):
+        values = copy.deepcopy(whole)
+        *way, last = draw.choice(every)
+        holder = values
+        for key in way:
+            holder = holder[key]
+        if draw.random() < 0.2:
+            del holder[last]
+        else:
+            holder[last] = draw.choice(ODD)
+        try:
+            assert kind.from_dict(values).table()
+        except CostError as error:
+            said.append(str(error))
+    assert len(said) > 800
+    assert not [text for text in said if "\n" in text or not text.endswith("again.")]
+
+
+@pytest.mark.parametrize(("made", "kind"), [(Plan(THREE, LINEAR, 8), Plan), (THREE, Costs)])
+def test_four_sentences_for_four_things(tmp_path, made, kind):
+    file = tmp_path / "kept.json"
+
+    def said():
+        with pytest.raises(CostError) as caught:
+            kind.load(file)
+        return str(caught.value)
+
+    assert said().startswith("there is no ")
+    file.mkdir()
+    assert said().startswith("cannot read the ")
+    file.rmdir()
+    made.save(file)
+    assert kind.load(file) == made
+    file.write_text(file.read_text().replace("first", "other", 1).replace("0.5", "0.7", 1))
+    assert " is damaged: its digest is another. If you have changed it" in said()
+    made.save(file)
+    values = {**json.loads(file.read_text()), "more": 1}
+    values.pop("digest")
+    file.write_text(json.dumps(values))
+    assert " is of another version of freezeout: it has 'more' too. Use the version" in said()
+    values.pop("more")  # as it was before there were digests
+    file.write_text(json.dumps(values))
+    assert kind.load(file) == made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import random
 import zipfile
 
@@ -35,35 +34,30 @@ def test_an_archive_with_a_digest_is_read_as_any_other():
     assert zipfile.ZipFile(io.BytesIO(content)).testzip() is None
 
 
-def test_every_flipped_bit_is_seen_or_leaves_the_content_as_it_was():
+def test_every_flipped_bit_is_seen():
     content = archive()
     draw = random.Random(0)
-    places = [(i, 1 << draw.randrange(8)) for i in range(len(content) - 60, len(content))]
+    places = [(i, 1 << bit) for i in range(len(content) - 80, len(content)) for bit in range(8)]
     places += [(draw.randrange(len(content)), 1 << draw.randrange(8)) for _ in range(1500)]
-    seen = 0
     for place, bit in places:
         damaged = bytearray(content)
         damaged[place] ^= bit
-        if check_archive(io.BytesIO(damaged)):
-            # The damage has hit the mark that tells that there is a digest.
-            assert place >= len(content) - len(b"freezeout:blake2b:") - 32
-        else:
-            seen += 1
-    assert seen > 1500
+        assert not check_archive(io.BytesIO(damaged)), (place, bit)
 
 
-@pytest.mark.parametrize("size", [0, 1, 21, 22, 71, 72, 500])
-def test_what_is_cut_off_has_no_digest_or_a_wrong_one(size):
+@pytest.mark.parametrize("size", [0, 1, 21, 22, 71, 72, 500, -1, -49, -50])
+def test_what_is_cut_off_is_seen(size):
     whole = archive()
-    assert check_archive(io.BytesIO(whole[:size]))  # no mark: ZIP itself refuses it
-    with pytest.raises((RuntimeError, EOFError, pickle.UnpicklingError)):
-        loads(whole[:size])
+    assert not check_archive(io.BytesIO(whole[:size]))
+    assert not check_archive(io.BytesIO(whole + b"x"))
 
 
 def test_an_archive_without_a_digest_is_taken_as_it_is():
     file = io.BytesIO()
     torch.save([1], file)
     assert check_archive(file)
+    assert not check_archive(io.BytesIO(file.getvalue() + b"x"))
+    assert not check_archive(io.BytesIO(b"no archive at all, but long enough to be one"))
 
 
 @pytest.mark.parametrize(

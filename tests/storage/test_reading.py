@@ -151,6 +151,18 @@ def test_a_damaged_line_costs_that_line(file):
     ]
 
 
+def test_a_line_of_the_wrong_shape_is_left_out_with_its_number(file):
+    def check(values):
+        if "step" not in values:
+            raise ValueError("it has no step")
+
+    file.write_text('{"a": 1}\n{"step": 1}\n')
+    assert read_json_lines(file, PLAN, check=check) == (
+        [{"step": 1}],
+        ["line 1: it has no step"],
+    )
+
+
 def test_lines_of_before_there_were_checksums_and_none_at_all(file):
     assert read_json_lines(file, PLAN) == ([], [])
     file.write_text('{"step": 1}\n{"step": 2}')

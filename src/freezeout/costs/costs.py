@@ -15,7 +15,7 @@ from freezeout.errors import CostError, check_number, check_whole
 from freezeout.layers import Layers
 from freezeout.storage import KeptFile, read_json, write_json
 from freezeout.tensors import tensor_bytes
-from freezeout.text import milliseconds, percent, plain_table
+from freezeout.text import milliseconds, one_line, percent, plain_table
 
 __all__ = ["Costs"]
 
@@ -265,14 +265,22 @@ class Costs:
             if wrong:
                 raise ValueError(f"missing or unknown: {', '.join(map(str, wrong))}")
             rest = {k: v for k, v in values.items() if k not in ("layers", "depths", "rounds")}
-            return cls(
+            made = cls(
                 layers=tuple(LayerCost(**layer) for layer in values["layers"]),
                 depths=tuple(values["depths"]),
                 rounds=tuple(tuple(row) for row in values["rounds"]),
                 **rest,
             )
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            what = str(error).rstrip(".")
+            texts = (*made.names, made.device, made.torch_version, made.precision, made.optimizer)
+            counts = (made.threads, made.batch_size or 0, *made.depths)
+            if not all(isinstance(t, str) for t in texts) or not all(
+                type(n) is int for n in counts
+            ):
+                raise TypeError("a name is no text, or a count no whole number")
+            made.table()  # fails where their sums are beyond a float
+            return made
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            what = one_line(error).rstrip(".")
             raise CostError(f"these are not costs: {what}. Measure them again.") from error
 
     def save(self, path: str | Path) -> None:
@@ -288,9 +296,14 @@ class Costs:
         """Read costs from a JSON file.
 
         Raises:
-            CostError: If it does not hold costs, or cannot be read.
+            CostError: If it is not there, cannot be read, is damaged, is of another version or
+                holds no costs.
         """
         values = read_json(Path(path), _FILE)
+        entries = {f.name for f in fields(cls)}
+        more = sorted(values.keys() - entries)
+        if more and values.keys() >= entries:
+            raise _FILE.of_another_version(Path(path), f"it has {more[0]!r} too")
         try:
             return cls.from_dict(values)
         except CostError as error:

@@ -34,6 +34,7 @@ from freezeout.storage import KeptFile, read_json, write_json
 from freezeout.text import (
     interval_text,
     milliseconds,
+    one_line,
     percent,
     plain_table,
     precise_seconds,
@@ -43,6 +44,9 @@ from freezeout.text import (
 __all__ = ["Plan"]
 
 _FILE = KeptFile("plan", "Give the plan.json that freezeout plan wrote.", "Plan again.", CostError)
+
+_ENTRIES = {"schedule", "total_steps", "spacing", "note", "reached", "predicted", "costs"}
+"""Of a file."""
 
 
 @dataclass(frozen=True)
@@ -302,7 +306,7 @@ class Plan:
         except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
             what = "no entry" if isinstance(error, KeyError) else type(error).__name__
             raise CostError(
-                f"this is not a plan: {what}: {str(error).rstrip('.')}. Plan again."
+                f"this is not a plan: {what}: {one_line(error).rstrip('.')}. Plan again."
             ) from error
 
     def save(self, path: str | Path) -> None:
@@ -319,9 +323,13 @@ class Plan:
         """Read a plan from a JSON file.
 
         Raises:
-            CostError: If it does not hold a plan, or cannot be read.
+            CostError: If it is not there, cannot be read, is damaged, is of another version or
+                holds no plan.
         """
         values = read_json(Path(path), _FILE)
+        more = sorted(values.keys() - _ENTRIES)
+        if more and values.keys() >= _ENTRIES:
+            raise _FILE.of_another_version(Path(path), f"it has {more[0]!r} too")
         try:
             return cls.from_dict(values)
         except CostError as error:

@@ -1,5 +1,6 @@
 """Files that are kept: written whole, with a digest, read with limits, refused in words."""
 
+from freezeout.storage.archives import archive_trouble
 from freezeout.storage.digests import add_archive_digest, check_archive, with_digest
 from freezeout.storage.kept import KeptFile
 from freezeout.storage.reading import (
@@ -11,6 +12,7 @@ from freezeout.storage.reading import (
     read_text,
 )
 from freezeout.storage.writing import (
+    is_part,
     json_line,
     remove_parts,
     write_archive,
@@ -22,8 +24,10 @@ from freezeout.storage.writing import (
 __all__ = [
     "KeptFile",
     "add_archive_digest",
+    "archive_trouble",
     "check_archive",
     "check_values",
+    "is_part",
     "json_line",
     "parse_json",
     "read_bytes",

@@ -1,6 +1,6 @@
 """Digests over all of a file, kept in the file itself.
 
-A file that has none was written before there were digests, and is taken as it is. So is one whose
+A file that has none was written before there were digests, and is taken as it is. So is JSON whose
 digest has become unrecognisable: then the damage is there, and the rest is right.
 
 - JSON: the entry ``digest``, over all other values in canonical form.
@@ -18,7 +18,14 @@ import zlib
 from collections.abc import Mapping
 from typing import IO, Any
 
-__all__ = ["add_archive_digest", "check_archive", "is_right", "line_sum", "with_digest"]
+__all__ = [
+    "add_archive_digest",
+    "check_archive",
+    "is_right",
+    "is_sealed",
+    "line_sum",
+    "with_digest",
+]
 
 DIGEST = "digest"
 """The entry of a JSON object that holds the digest of the others."""
@@ -81,21 +88,34 @@ def add_archive_digest(file: IO[bytes]) -> None:
     file.write(_MARK + digest.encode())
 
 
-def check_archive(file: IO[bytes]) -> bool:
-    """Return whether a file ends with the digest of all that is before it, or with none.
+def is_sealed(file: IO[bytes]) -> bool:
+    """Return whether a file ends as `add_archive_digest` leaves it; the digest may be wrong.
 
     Args:
         file: Open for reading.
     """
     end = file.seek(0, 2) - _COMMENT
     if end < _END_SIZE:
-        return True
-    file.seek(end)
-    comment = file.read(_COMMENT)
-    if not comment.startswith(_MARK):
-        return True
-    found = comment[len(_MARK) :].decode("ascii", "replace")
-    return found == _digest_of_file(file, end)
+        return False
+    file.seek(end - _END_SIZE)
+    last, comment = file.read(_END_SIZE), file.read(_COMMENT)
+    return last[-2:] == struct.pack("<H", _COMMENT) and comment.startswith(_MARK)
+
+
+def check_archive(file: IO[bytes]) -> bool:
+    """Return whether a file ends with the right digest, or as a ZIP file without a comment.
+
+    Args:
+        file: Open for reading.
+    """
+    end = file.seek(0, 2)
+    if is_sealed(file):
+        file.seek(end - _COMMENT + len(_MARK))
+        found = file.read().decode("ascii", "replace")
+        return found == _digest_of_file(file, end - _COMMENT)
+    file.seek(max(0, end - _END_SIZE))
+    last = file.read()
+    return last.startswith(_END) and last[-2:] == b"\0\0"
 
 
 def _digest_of_file(file: IO[bytes], length: int) -> str:

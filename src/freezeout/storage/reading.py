@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,18 @@ def read_bytes(path: Path, kept: KeptFile, *, most: int = _MOST_BYTES) -> bytes:
         FreezeOutError: `kept.error`, if it is not there, cannot be read or is too large.
     """
     try:
+        return _content(path, kept, most)
+    except FileNotFoundError as error:
+        raise kept.missing(path) from error
+
+
+def _content(path: Path, kept: KeptFile, most: int) -> bytes:
+    """Do the same, but pass on that there is no file."""
+    try:
         with path.open("rb") as file:
             content = file.read(most + 1)
+    except FileNotFoundError:
+        raise
     except ValueError as error:  # a zero byte in its name
         raise kept.missing(path) from error
     except OSError as error:
@@ -88,7 +98,12 @@ def read_json(path: Path, kept: KeptFile) -> dict[str, Any]:
     return values
 
 
-def read_json_lines(path: Path, kept: KeptFile) -> tuple[list[dict[str, Any]], list[str]]:
+def read_json_lines(
+    path: Path,
+    kept: KeptFile,
+    *,
+    check: Callable[[dict[str, Any]], object] = lambda values: None,
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the objects in a file of JSON lines, and what is wrong with the other lines.
 
     The last line may lack its end, if a crash cut it off; then it is left out without a word.
@@ -96,6 +111,7 @@ def read_json_lines(path: Path, kept: KeptFile) -> tuple[list[dict[str, Any]], l
     Args:
         path: The file; one that is not there has no lines.
         kept: What it is, for messages.
+        check: Called with each object; raises `ValueError` for one that is no such line.
 
     Returns:
         The objects without their checksums, and one text for each damaged line: ``"line 3: ..."``.
@@ -103,15 +119,19 @@ def read_json_lines(path: Path, kept: KeptFile) -> tuple[list[dict[str, Any]], l
     Raises:
         FreezeOutError: `kept.error`, if it cannot be read.
     """
-    if not path.exists():
-        return [], []
-    found, wrong = [], []
-    *lines, rest = read_bytes(path, kept).split(b"\n")
+    found: list[dict[str, Any]] = []
+    wrong: list[str] = []
+    try:
+        *lines, rest = _content(path, kept, _MOST_BYTES).split(b"\n")
+    except FileNotFoundError:
+        return found, wrong
     for number, line in enumerate([*lines, rest], 1):
         if not line.strip():
             continue
         try:
-            found.append(_parse_line(line))
+            values = _parse_line(line)
+            check(values)
+            found.append(values)
         except ValueError as error:
             if line is not rest:
                 wrong.append(f"line {number}: {error}")

@@ -16,6 +16,7 @@ from freezeout.storage.reading import LINE_SUM
 from freezeout.text import first_line
 
 __all__ = [
+    "is_part",
     "json_line",
     "remove_parts",
     "write_archive",
@@ -98,8 +99,14 @@ def remove_parts(folder: Path) -> None:
         folder: Nobody else writes in it meanwhile.
     """
     with suppress(OSError):
-        for part in folder.glob(f".*{_PART}"):
-            part.unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if is_part(path):
+                path.unlink(missing_ok=True)
+
+
+def is_part(path: Path) -> bool:
+    """Return whether a file is what a killed write of ours has left."""
+    return path.name.startswith(".") and path.name.endswith(_PART)
 
 
 def _reason(error: BaseException) -> str:

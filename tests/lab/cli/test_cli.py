@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from freezeout.lab.cli import main
+from freezeout.lab.locks import is_lock
 from freezeout.lab.training import RunFolder, Settings, read_toml, setting_fields
 from freezeout.lab.training.checkpoint import load_checkpoint
 from tests.lab.runs import SMALL_ARGUMENTS, assert_same_end, search_path, train
@@ -90,7 +91,7 @@ def test_the_summary_gives_error_times_and_saving(done):
 
 def test_the_folder_holds_what_the_readme_says(done):
     folder, _ = done
-    assert sorted(p.name for p in folder.path.iterdir()) == [
+    assert sorted(p.name for p in folder.path.iterdir() if not is_lock(p)) == [
         "checkpoint.pt",
         "log.jsonl",
         "run.png",
@@ -247,7 +248,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_that_works(tmp_path, capsys):
         (["train", "--batch-size", "1"], "every training batch must hold at least 2 images"),
         (["train", "--holdout", "1436"], "every training batch must hold at least 2 images"),
         (["train", "--device", "cuda:99"], "device 'cuda:99' is not there"),
-        (["train", "--config", "absent.toml"], "cannot read settings from absent.toml"),
+        (["train", "--config", "absent.toml"], "there is no settings file absent.toml"),
         (["train", "--resume", "absent"], "there is no run in absent"),
         (["train", "--resume", "x", "--out", "y"], "--out cannot be given with --resume"),
     ],
@@ -285,14 +286,19 @@ def test_a_truncated_checkpoint(done, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(done[0].path, folder.path)
     folder.checkpoint.write_bytes(folder.checkpoint.read_bytes()[:1000])
-    assert "is damaged or not a checkpoint" in refused(capsys, "train", "--resume", folder.path)
+    assert "is damaged: it does not end as an archive does" in refused(
+        capsys, "train", "--resume", folder.path
+    )
 
 
 def test_a_checkpoint_of_other_settings(done, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(done[0].path, folder.path)
     text = folder.settings_file.read_text()
-    folder.settings_file.write_text(text.replace("t0 = 0.6", "t0 = 0.7"))
+    changed = text.replace("t0 = 0.6", "t0 = 0.7")
+    folder.settings_file.write_text(changed)
+    assert "is damaged: its digest is another" in refused(capsys, "train", "--resume", folder.path)
+    folder.settings_file.write_text(changed.replace("# digest: ", "# was: "))
     line = refused(capsys, "train", "--resume", folder.path)
     assert "was made with t0=0.6, but" in line
     folder.settings_file.write_text(text)
@@ -351,7 +357,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(done, tmp_path, c
     (folder.path / ".checkpoint.pt.x.freezeout-part").write_bytes(b"half")
     assert main(["train", "--resume", str(folder.path), "--display", "none"]) == 0
     assert_same_end(done[0], folder)
-    assert not list(folder.path.glob(".*"))
+    assert all(map(is_lock, folder.path.glob(".*")))
     # One that had got further and lost its checkpoint is another matter.
     folder.checkpoint.unlink()
     assert "there is no checkpoint" in refused(capsys, "train", "--resume", folder.path)

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.multiprocess
 
-OLDER = Path(__file__).parents[1] / "training" / "written_by_0_1_0" / "whole"
+OLDER = Path(__file__).parents[2] / "files" / "v0.1.0" / "whole"
 
 
 def ran(*words, **streams):

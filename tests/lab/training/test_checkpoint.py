@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import random
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     save_checkpoint(file, {"x": torch.randn(1000)})
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
-    with pytest.raises(CheckpointError, match="is damaged or not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint .* is damaged: it"):
         load_checkpoint(file)
 
 
@@ -70,7 +71,7 @@ def test_a_flipped_byte_in_a_tensor_is_noticed(tmp_path):
     content = bytearray(file.read_bytes())
     content[content.index(x[:8].numpy().tobytes()) + 5] ^= 0xFF
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match="is damaged: its digest is another"):
         load_checkpoint(file)
 
 
@@ -89,12 +90,45 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-def test_other_files_are_refused(tmp_path):
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pt")
-    with pytest.raises(CheckpointError, match="not a checkpoint of this version"):
-        load_checkpoint(tmp_path / "weights.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(CheckpointError, match="not a checkpoint of this version"):
-        load_checkpoint(tmp_path / "list.pt")
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        load_checkpoint(tmp_path / "absent.pt")
+def test_four_sentences_for_four_things(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+
+    def said():
+        with pytest.raises(CheckpointError) as caught:
+            load_checkpoint(file)
+        return str(caught.value).replace(str(file), "FILE")
+
+    assert said() == ("there is no checkpoint FILE. Give the folder of a run that has saved one.")
+    file.mkdir()
+    assert said().startswith("cannot read the checkpoint FILE: Is a directory. That says nothing")
+    file.rmdir()
+    restore = "Restore it from a copy, or start the run again in an empty folder."
+    for other in ({"weight": torch.zeros(1)}, [1, 2], {"format": "1"}):
+        torch.save(other, file)
+        assert said() == (
+            f"the checkpoint FILE is damaged: it holds something else than a checkpoint. {restore}"
+        )
+    torch.save({"format": 2}, file)
+    assert said() == (
+        "the checkpoint FILE is of another version of freezeout: it has layout 2, this one reads "
+        f"layout 1. Use the version that wrote it. {restore}"
+    )
+
+
+def test_one_of_before_there_were_digests_is_read(tmp_path):
+    torch.save({"format": 1, "x": torch.ones(3)}, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt")["x"].tolist() == [1, 1, 1]
+
+
+def test_a_flipped_bit_anywhere_is_refused(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    save_checkpoint(file, {"x": torch.arange(50.0)})
+    content, draw = file.read_bytes(), random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"^the checkpoint \S+ is damaged: it"):
+            load_checkpoint(file)
+    file.write_bytes(content)
+    assert load_checkpoint(file)["x"].sum() == 1225

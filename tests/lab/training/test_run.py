@@ -209,7 +209,7 @@ def test_a_line_cut_off_by_a_crash_is_dropped(whole, tmp_path):
     shutil.copytree(whole.path, folder.path)
     with folder.log_file.open("a") as file:
         file.write('{"event": "epo')
-    folder.rewind_log(8)
+    folder.rewind_log(8, 2)
     assert [json.loads(line)["step"] for line in folder.log_file.read_text().splitlines()] == [
         r["step"] for r in whole.read_log() if r["step"] <= 8
     ]

@@ -1,5 +1,8 @@
 """Settings of a run: ranges, presets, TOML, and what a message says."""
 
+import datetime
+import math
+import random
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
@@ -95,7 +98,7 @@ def test_broken_toml_names_file_and_line(tmp_path):
     file.write_text("epochs = 3\nlr = = 2\n")
     with pytest.raises(RunError, match=r"broken\.toml is not valid TOML: .*line 2"):
         read_toml(file)
-    with pytest.raises(RunError, match=r"cannot read settings from .*absent\.toml: No such file"):
+    with pytest.raises(RunError, match=r"there is no settings file .*absent\.toml\. Give a TOML"):
         read_toml(tmp_path / "absent.toml")
 
 
@@ -154,3 +157,56 @@ def test_schedule_comes_from_the_settings():
 )
 def test_a_title_says_what_runs(changes, title):
     assert Settings(**changes).title.endswith(title)
+
+
+ODD = [
+    *(True, False, 0, 1, -1, 10**400, -(10**400), 10**5000, 2**63, 2**70, 2**62),
+    *(0.0, -0.0, 5e-324, 1e308, math.inf, math.nan, -1.5, "", "x", "a\nb", "a:b", "x" * 10_000),
+    *(
+        "\0",
+        "\udcff",
+        "\ud800",
+        [],
+        [1],
+        [0.5, 1.0],
+        [math.nan],
+        ["a"],
+        [[1]],
+        [10**400],
+        {},
+        (),
+    ),
+    *({"a": 1}, (0.5, None), datetime.date(2020, 1, 1), b"x", object, 1j, None),
+]
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in setting_fields()])
+def test_whatever_a_setting_is_given_it_is_taken_or_refused_by_its_name(name):
+    refused = 0
+    for value in ODD:
+        try:
+            settings = Settings.from_dict({name: value})
+        except RunError as error:
+            refused += 1
+            text = str(error)
+            assert name in text
+            assert "\n" not in text
+        else:
+            assert settings.title
+    assert refused > len(ODD) // 3
+
+
+def test_odd_values_together_are_refused_in_one_line():
+    draw, names = random.Random(0), [spec.name for spec in setting_fields()]
+    refused = taken = 0
+    for _ in range(1000):
+        values = {name: draw.choice(ODD) for name in draw.sample(names, draw.randint(2, 4))}
+        try:
+            settings = Settings.from_dict(values)
+            settings.schedule.freeze_steps(len(settings.times or "12345"), 100)
+        except (RunError, ValueError) as error:
+            refused += "\n" not in str(error)
+            continue
+        taken += 1
+    assert refused + taken == 1000
+    assert refused > 500

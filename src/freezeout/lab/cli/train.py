@@ -79,32 +79,33 @@ def _run(options: argparse.Namespace) -> int:
     # Imported here because only a run needs them, not --help or bad usage.
     from freezeout.lab.cli.show import finish
     from freezeout.lab.report.terminal import make_display
-    from freezeout.lab.training import Observer, TensorBoardObserver, resume, start, stop_code
+    from freezeout.lab.training import Observer, TensorBoardObserver, held, resume, start, stop_code
     from freezeout.lab.training.processes import ALONE
 
     launcher = getattr(options, "launcher", None)
     processes = ALONE if launcher is None else launcher.join()
     chosen = processes.from_main(lambda: _choose(options))
     folder = chosen.folder
-    observers: list[Observer] = []
-    with ExitStack() as stack:
-        if processes.main:
-            display = make_display(getattr(options, "display", "auto"))
-            observers.append(stack.enter_context(display))
-            if getattr(options, "tensorboard", False):
-                observers.append(stack.enter_context(TensorBoardObserver(folder.tensorboard)))
-        if chosen.settings is None:
-            result = resume(folder, chosen.given, observers, processes=processes)
-        else:
-            result = start(
-                chosen.settings,
-                folder,
-                observers,
-                predict=getattr(options, "predict", None),
-                plan=chosen.plan,
-                processes=processes,
-            )
-    processes.from_main(lambda: finish(result, folder))
+    with held(folder, processes, new=chosen.settings is not None):
+        observers: list[Observer] = []
+        with ExitStack() as stack:
+            if processes.main:
+                display = make_display(getattr(options, "display", "auto"))
+                observers.append(stack.enter_context(display))
+                if getattr(options, "tensorboard", False):
+                    observers.append(stack.enter_context(TensorBoardObserver(folder.tensorboard)))
+            if chosen.settings is None:
+                result = resume(folder, chosen.given, observers, processes=processes)
+            else:
+                result = start(
+                    chosen.settings,
+                    folder,
+                    observers,
+                    predict=getattr(options, "predict", None),
+                    plan=chosen.plan,
+                    processes=processes,
+                )
+        processes.from_main(lambda: finish(result, folder))
     return stop_code() if result.interrupted else 0
 
 
@@ -139,17 +140,14 @@ def _choose(options: argparse.Namespace) -> _Choice:
                     f"--{no}{name} cannot be given with --resume: a resumed run keeps its "
                     "settings, its plan and its folder. Leave it out, or start a new run."
                 )
-        folder = RunFolder(resumed)
-        folder.settings()
-        return _Choice(folder, given)
+        return _Choice(RunFolder(resumed), given)
     followed: Plan | None = None
     values = merged_settings(options)
     if hasattr(options, "plan"):
         followed = read_plan(options.plan)
         values = {**values, **plan_settings(followed, given)}
     settings = Settings.from_dict(values)
-    out = getattr(options, "out", None)
+    out: Path | None = getattr(options, "out", None)
     stem = slug(f"{settings.data}-{settings.model}")
-    folder = RunFolder(out or next_free(Path("runs"), stem))
-    folder.check_empty()
+    folder = RunFolder(out or next_free(Path("runs"), stem), made=out is None)
     return _Choice(folder, given, settings, followed)

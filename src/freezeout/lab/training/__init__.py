@@ -12,7 +12,7 @@ from freezeout.lazy import lazy_names
 if TYPE_CHECKING:
     from freezeout.lab.training.assembly import build_optimizer, pick_device
     from freezeout.lab.training.clock import DepthCost, Window, measured_saving
-    from freezeout.lab.training.folder import RunFolder, next_free, slug
+    from freezeout.lab.training.folder import RunFolder, held, next_free, slug
     from freezeout.lab.training.forecasting import cost_differences, forecast, run_costs
     from freezeout.lab.training.observer import EpochRecord, Observer, Progress, RunStart
     from freezeout.lab.training.preparation import prepare, resolve, resolve_machine
@@ -52,6 +52,7 @@ __all__ = [
     "chosen_threads",
     "cost_differences",
     "forecast",
+    "held",
     "measured_saving",
     "most_threads",
     "next_free",
@@ -88,6 +89,7 @@ if not TYPE_CHECKING:
             ),
             "freezeout.lab.training.folder": (
                 "RunFolder",
+                "held",
                 "next_free",
                 "slug",
             ),

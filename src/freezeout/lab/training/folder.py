@@ -1,22 +1,27 @@
-"""The folder of a run: its settings, its log, its checkpoint."""
+"""The folder of a run: its settings, its log, its checkpoint; and who holds it."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from freezeout.errors import CheckpointError, CostError, RunError
+from freezeout.lab.locks import FolderLock, is_lock
+from freezeout.lab.training.checkpoint import load_checkpoint
+from freezeout.lab.training.log import RunLog
+from freezeout.lab.training.processes import ALONE, Processes
 from freezeout.lab.training.settings import Settings, check_names
-from freezeout.lab.training.toml import read_toml, toml_bytes
+from freezeout.lab.training.toml import has_digest, read_saved_toml, write_toml
 from freezeout.planning import Plan
-from freezeout.storage import write_atomically, write_json, write_text
+from freezeout.storage import is_part, remove_parts, write_json
 from freezeout.text import command
 
-__all__ = ["RunFolder", "next_free", "slug"]
+__all__ = ["RunFolder", "held", "next_free", "slug"]
 
 
 class RunFolder:
@@ -27,13 +32,16 @@ class RunFolder:
     - ``checkpoint.pt``: the latest checkpoint.
     - ``plan.json``: what the run was predicted to cost, if it was.
     - ``summary.json``, ``run.png``, ``tensorboard/``: made by others.
+    - ``.lock``, ``.lock.json``: which process holds the folder; see `held`.
 
     Args:
         path: The folder.
+        made: Whether `next_free` made it for this run, so that it goes if nothing comes of it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, made: bool = False) -> None:
         self.path = path
+        self.made = self._claimed = made
         self.settings_file = path / "settings.toml"
         self.log_file = path / "log.jsonl"
         self.checkpoint = path / "checkpoint.pt"
@@ -41,26 +49,61 @@ class RunFolder:
         self.summary_file = path / "summary.json"
         self.picture = path / "run.png"
         self.tensorboard = path / "tensorboard"
+        self._log = RunLog(self.log_file)
+        self._lock: FolderLock | None = None
+        self._holds = 0
+        self.notes: list[str] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunFolder, (self.path,)  # in another process, which does not hold it
 
     def check_empty(self, *, resumable: bool = True) -> None:
-        """Raise `RunError` if the folder holds anything, or is a file.
+        """Raise `RunError` if the folder holds anything that should stay, or is a file.
+
+        Locks and parts of our own count as nothing. So does the beginning of a run, see
+        `only_begun`.
 
         Args:
-            resumable: Whether what is in it could be a run to go on with.
+            resumable: Whether what is in it could be a run: to go on with, or only begun.
         """
-        try:
+        with self._looking():
             if self.path.exists() and not self.path.is_dir():
                 raise RunError(f"{self.path} is a file. Give a new or empty folder with --out.")
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and self._entries() and not (resumable and self.only_begun()):
                 way = f", or go on with the run in it: {command('train', '--resume', self.path)}"
                 raise RunError(
                     f"folder {self.path} is not empty. Give a new or empty folder with --out"
                     f"{way if resumable else '.'}"
                 )
-        except OSError as error:
-            raise RunError(
-                f"cannot look into {self.path}: {error.strerror}. Give another folder with --out."
-            ) from error
+
+    def only_begun(self) -> bool:
+        """Return whether there is nothing in the folder but a run of which no step was saved.
+
+        A start that was killed leaves such a folder, at whatever moment: nothing, settings without
+        a checkpoint, or a checkpoint of step 0. All files must be our own, and the settings as they
+        were written, or they are not taken for a beginning.
+        """
+        names = {path.name for path in self._entries()}
+        ours = {self.settings_file.name, self.log_file.name, self.checkpoint.name}
+        ours |= {self.plan_file.name, self.tensorboard.name}
+        if not names:
+            return True
+        if not names <= ours or not has_digest(self.settings_file):
+            return False
+        if self.checkpoint.name in names:
+            with suppress(CheckpointError):
+                step = load_checkpoint(self.checkpoint).get("step")
+                return type(step) is int and step == 0
+            return False
+        return not self.has_steps()
+
+    def has_steps(self) -> bool:
+        """Return whether the log tells of anything but a start, or is damaged.
+
+        Raises:
+            RunError: If it cannot be read.
+        """
+        return any(r["event"] != "start" for r in self.read_log()) or bool(self.log_damage())
 
     def make(self) -> None:
         """Make the folder itself.
@@ -77,15 +120,37 @@ class RunFolder:
             ) from error
 
     def create(self, settings: Settings) -> None:
-        """Make the folder and save the settings in it.
+        """Make the folder and save the settings in it; what was only begun in it goes.
 
         Raises:
             RunError: If it is not empty or cannot be written.
         """
         self.check_empty()
         self.make()
-        write_atomically(
-            self.settings_file, lambda file: file.write(toml_bytes(settings.to_dict()))
+        try:
+            for file in (self.checkpoint, self.log_file, self.plan_file):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot empty {self.path}: {error.strerror}. Fix permissions, or give another "
+                "folder with --out."
+            ) from error
+        write_toml(self.settings_file, settings.to_dict())
+
+    def check_run(self) -> None:
+        """Raise `CheckpointError` if there is no run in the folder."""
+        if _may_be_there(self.settings_file):
+            return
+        with self._looking():
+            begun = self.path.is_dir() and not self._entries() and any(self.path.iterdir())
+        if begun:
+            raise CheckpointError(
+                f"there is no run in {self.path} yet: its start was cut off before it had "
+                f"settings. Start it again with --out {shlex.quote(str(self.path))}"
+            )
+        raise CheckpointError(
+            f"there is no run in {self.path}: it has no settings.toml. "
+            "Give the folder of a run with --resume."
         )
 
     def settings(self) -> Settings:
@@ -93,14 +158,10 @@ class RunFolder:
 
         Raises:
             CheckpointError: If there are none.
-            RunError: If they cannot be read.
+            RunError: If they cannot be read, or have changed since they were saved.
         """
-        if not self.settings_file.is_file():
-            raise CheckpointError(
-                f"there is no run in {self.path}: it has no settings.toml. "
-                "Give the folder of a run with --resume."
-            )
-        values = read_toml(self.settings_file)
+        self.check_run()
+        values = read_saved_toml(self.settings_file)
         check_names(values, str(self.settings_file))
         return Settings.from_dict(values)
 
@@ -110,33 +171,45 @@ class RunFolder:
         Raises:
             RunError: If the disk does not take it.
         """
-        line = json.dumps({"event": event, **{k: _plain(v) for k, v in values.items()}})
-        try:
-            with self.log_file.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise RunError(
-                f"cannot write {self.log_file}: {error.strerror}. What was saved before is "
-                "untouched; make room or fix permissions, then go on with: "
-                f"{command('train', '--resume', self.path)}"
-            ) from error
+        self._log.append({"event": event, **{k: _plain(v) for k, v in values.items()}})
+
+    def sync_log(self) -> None:
+        """Bring the log to the disk, before a checkpoint that relies on it.
+
+        Raises:
+            RunError: If the disk does not take it.
+        """
+        self._log.sync()
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Return all whole lines of the log; one that a crash cut off is left out."""
-        if not self.log_file.exists():
-            return []
-        records = []
-        for line in self.log_file.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return records
+        """Return all whole records of the log; `log_damage` tells what is left out.
 
-    def rewind_log(self, step: int) -> None:
-        """Drop what was logged after `step`, because those steps will be done again."""
-        kept = [r for r in self.read_log() if r.get("step", 0) <= step and r.get("event") != "end"]
-        write_text(self.log_file, "".join(json.dumps(record) + "\n" for record in kept))
+        Raises:
+            RunError: If it cannot be read.
+        """
+        return self._log.read()
+
+    def log_damage(self) -> list[str]:
+        """Return what is wrong with damaged lines of the log: ``"line 3: not UTF-8"``.
+
+        A last line that a crash cut off is not among them.
+
+        Raises:
+            RunError: If it cannot be read.
+        """
+        return self._log.damage()
+
+    def rewind_log(self, step: int, epochs: int) -> None:
+        """Drop what was logged after a checkpoint, because that will be done again.
+
+        Args:
+            step: Steps done in the checkpoint.
+            epochs: Epochs finished in it.
+
+        Raises:
+            RunError: If it cannot be read or written.
+        """
+        self._log.rewind(step, epochs)
 
     def write_plan(self, plan: Plan) -> None:
         """Save what the run is predicted to cost.
@@ -152,14 +225,14 @@ class RunFolder:
         Raises:
             CheckpointError: If the file is damaged.
         """
-        if not self.plan_file.is_file():
+        if not _may_be_there(self.plan_file):
             return None
         try:
             return Plan.load(self.plan_file)
         except CostError as error:
             raise CheckpointError(
-                f"{self.plan_file} is damaged or cannot be read: {error} Delete it, then the run "
-                "goes on; only the comparison with the prediction is lost."
+                f"{str(error).rstrip('.')}. Or delete {self.plan_file}, then the run goes on; only "
+                "the comparison with the prediction is lost."
             ) from error
 
     def write_summary(self, values: Mapping[str, Any]) -> None:
@@ -170,13 +243,109 @@ class RunFolder:
         """
         write_json(self.summary_file, _plain(values), indent=2)
 
+    def take(self, *, new: bool) -> None:
+        """Hold the folder for this process; once more, if it holds it already.
+
+        Args:
+            new: Whether a run is to begin in it, and not to go on.
+
+        Raises:
+            RunError: If another process holds it, it cannot be written, or it holds something else.
+        """
+        check = self.check_empty if new else self.check_run
+        check()
+        if self._lock is None:
+            with self._looking():
+                there = self.path.exists()
+            self.make()
+            lock = FolderLock(self.path, say=self.notes.append)
+            lock.__enter__()
+            self._lock, self.made = lock, self.made or not there
+            remove_parts(self.path)
+        self._holds += 1
+        try:
+            check()  # once more, for it may have changed until it was held
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        """Undo one `take`; with the last, a folder made for a run that came to nothing goes."""
+        self._holds -= 1
+        if self._holds or self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        with suppress(OSError):
+            if self.made and not self._entries():
+                for path in self.path.iterdir():
+                    path.unlink()
+                self.path.rmdir()
+                if self._claimed:
+                    self.path.parent.rmdir()  # if it is empty
+        lock.__exit__(None, None, None)
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"cannot look into {self.path}: {error.strerror}. Fix permissions, or give another "
+                "folder."
+            ) from error
+
+    def _entries(self) -> list[Path]:
+        """Return what is in the folder besides locks and parts of our own."""
+        return [path for path in self.path.iterdir() if not (is_lock(path) or is_part(path))]
+
+
+@contextmanager
+def held(folder: RunFolder, processes: Processes = ALONE, *, new: bool) -> Iterator[None]:
+    """Hold the folder of a run; where several processes train together, rank 0 holds it.
+
+    Args:
+        folder: The folder.
+        processes: Those that train together, all of which call this alike.
+        new: Whether a run is to begin in it; it must then be new, empty or `RunFolder.only_begun`.
+
+    Raises:
+        RunError: If another process holds it, which is named, or it cannot be written.
+        CheckpointError: If there is no run in it to go on with.
+    """
+    processes.from_main(lambda: folder.take(new=new))
+    try:
+        yield
+    finally:
+        if processes.main:
+            folder.let_go()
+
 
 def next_free(parent: Path, stem: str) -> Path:
-    """Return the first of ``parent/stem-1``, ``-2`` ... that does not exist."""
+    """Make the first of ``parent/stem-1``, ``-2`` ... that does not exist, and return it.
+
+    Two processes that ask at once get two folders.
+
+    Raises:
+        RunError: If it cannot be made.
+    """
     number = 1
-    while (parent / f"{stem}-{number}").exists():
-        number += 1
-    return parent / f"{stem}-{number}"
+    while True:
+        folder = parent / f"{stem}-{number}"
+        try:
+            if not parent.is_dir():
+                parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError as error:
+            if not parent.is_dir():
+                raise RunError(f"{parent} is a file. Give a folder with --out.") from error
+            number += 1
+        except OSError as error:
+            raise RunError(
+                f"cannot make folder {folder}: {error.strerror}. Give one that can be written "
+                "with --out."
+            ) from error
+        else:
+            return folder
 
 
 def slug(text: str) -> str:
@@ -187,6 +356,14 @@ def slug(text: str) -> str:
         'mypackage.nets-make_net-on-cifar10'
     """
     return re.sub(r"[^A-Za-z0-9.=_+-]+", "-", text).strip("-.") or "x"
+
+
+def _may_be_there(file: Path) -> bool:
+    """Return whether a file is there, or whether nobody can tell, which reading it will say."""
+    try:
+        return file.is_file()
+    except OSError:
+        return True
 
 
 def _plain(value: Any) -> Any:

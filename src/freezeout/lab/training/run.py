@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from freezeout.costs import trouble_words
 from freezeout.errors import CheckpointError, RunError
 from freezeout.lab.data import Dataset
 from freezeout.lab.training.checkpoint import load_checkpoint, save_checkpoint
-from freezeout.lab.training.folder import RunFolder
+from freezeout.lab.training.folder import RunFolder, held
 from freezeout.lab.training.forecasting import LEAST_STEPS, cost_differences, forecast
 from freezeout.lab.training.observer import Observer
 from freezeout.lab.training.preparation import ready
@@ -24,7 +25,6 @@ from freezeout.lab.training.stretch import Stretch, on_machine, tell
 from freezeout.lab.training.threads import pick_threads
 from freezeout.lab.training.trainer import Trainer
 from freezeout.planning import Plan
-from freezeout.storage import remove_parts
 from freezeout.text import interval_text, percent, precise_seconds
 
 __all__ = ["MOVABLE", "RunResult", "resume", "start"]
@@ -60,7 +60,9 @@ def start(
     dataset: Dataset | None = None,
     processes: Processes = ALONE,
 ) -> RunResult:
-    """Train from the beginning, in a new or empty folder.
+    """Train from the beginning, in a new or empty folder, which this process holds meanwhile.
+
+    A folder in which a run was only begun (see `RunFolder.only_begun`) counts as empty.
 
     Args:
         settings: What to train and how. Where `threads` is left open on a CPU, a few steps with
@@ -87,7 +89,20 @@ def start(
             "const_time needs a prediction, got predict=False. Leave one of them out: a run is "
             "lengthened by what freezing is predicted to save."
         )
-    processes.from_main(folder.check_empty)
+    with held(folder, processes, new=True):
+        return _start(settings, folder, observers, predict, plan, dataset, processes)
+
+
+def _start(
+    settings: Settings,
+    folder: RunFolder,
+    observers: Sequence[Observer],
+    predict: bool | None,
+    plan: Plan | None,
+    dataset: Dataset | None,
+    processes: Processes,
+) -> RunResult:
+    _tell_notes(folder, observers)
     asked = settings.threads
     settings, dataset = ready(settings, dataset, observers, processes)
     trainer = Trainer(settings, dataset, processes)
@@ -202,6 +217,8 @@ def resume(
 ) -> RunResult:
     """Go on with an interrupted run, to the same bits as if it had never been interrupted.
 
+    This process holds the folder from before it reads anything in it to the end of the run.
+    Damaged lines of the log are left out, and `observers` are told.
     On another number of processes it goes on to the same result but for rounding.
 
     Args:
@@ -218,16 +235,27 @@ def resume(
     Raises:
         FreezeOutError: If there is nothing to resume, it does not fit, or it cannot go on.
     """
-    settings, state = processes.from_main(lambda: _saved(folder, changes or {}))
+    with held(folder, processes, new=False):
+        return _resume(folder, changes or {}, observers, dataset, processes)
+
+
+def _resume(
+    folder: RunFolder,
+    changes: Mapping[str, Any],
+    observers: Sequence[Observer],
+    dataset: Dataset | None,
+    processes: Processes,
+) -> RunResult:
+    settings, state = processes.from_main(lambda: _saved(folder, changes))
+    _tell_notes(folder, observers)
     settings, dataset = ready(settings, dataset, observers, processes)
     trainer = Trainer(settings, dataset, processes)
     _tell_of_norms(trainer, observers)
-    if processes.main:
-        remove_parts(folder.path)
     if state is not None:
         trainer.load_state_dict(state)
     if processes.main:
-        folder.rewind_log(-1 if state is None else trainer.step)
+        _tell_damage(folder, observers)
+        folder.rewind_log(-1 if state is None else trainer.step, trainer.epoch)
     if state is None:
         _begin(trainer, folder)
     else:
@@ -236,6 +264,19 @@ def resume(
     if plan is not None:
         plan.check(trainer.scheduler.layers)
     return _go(trainer, folder, observers, plan)
+
+
+def _tell_notes(folder: RunFolder, observers: Sequence[Observer]) -> None:
+    for note in folder.notes:
+        tell(observers, note)
+    folder.notes.clear()
+
+
+def _tell_damage(folder: RunFolder, observers: Sequence[Observer]) -> None:
+    wrong = folder.log_damage()
+    if wrong:
+        count = "1 line" if len(wrong) == 1 else f"{len(wrong)} lines"
+        tell(observers, f"{count} of {folder.log_file} left out as damaged ({wrong[0]})")
 
 
 def _saved(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Settings, dict[str, Any] | None]:
@@ -248,7 +289,7 @@ def _saved(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Settings, dic
                 "A resumed run keeps its settings: leave this one out, or start a new run."
             )
     # A run that was killed before its very first checkpoint begins again.
-    begun = folder.checkpoint.exists() or any(r["event"] != "start" for r in folder.read_log())
+    begun = os.path.lexists(folder.checkpoint) or folder.has_steps()
     state = load_checkpoint(folder.checkpoint) if begun else None
     if state is not None:
         _check_same(folder, settings, state.get("settings"))
@@ -287,11 +328,13 @@ def _note_processes(
         "for rounding",
     )
     if trainer.processes.main:
-        folder.log("resume", step=trainer.step, processes=now)
+        noted = [r["processes"] for r in folder.read_log() if "processes" in r]
+        if noted[-1:] != [now]:  # not by a resume that was killed before it saved anything
+            folder.log("resume", step=trainer.step, processes=now)
 
 
 def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
-    if not isinstance(saved, Mapping):
+    if not isinstance(saved, Mapping) or not all(map(_is_setting, saved.items())):
         raise CheckpointError(
             f"checkpoint {folder.checkpoint} holds no settings. Restore it from a copy, or start "
             "the run again in an empty folder."
@@ -304,6 +347,13 @@ def _check_same(folder: RunFolder, settings: Settings, saved: Any) -> None:
                 f"{folder.settings_file} has {here.get(name)!r}. Put back the settings or the "
                 "checkpoint that belong together."
             )
+
+
+def _is_setting(item: tuple[Any, Any]) -> bool:
+    """Return whether a name and a value are plain, as those of settings are."""
+    name, value = item
+    values = value if isinstance(value, list) else [value]
+    return isinstance(name, str) and all(type(v) in (str, int, float, bool) for v in values)
 
 
 def _go(

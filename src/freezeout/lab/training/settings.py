@@ -291,6 +291,10 @@ def _check(spec: Field[Any], value: Any) -> None:
     most = bounds.pop("most", None)  # far out of the way: it is named only where it is exceeded
     if value is None and spec.default is None:
         return
+    for number in value if isinstance(value, tuple) else (value,):
+        if type(number) is int and not -_MOST_INTEGER <= number < _MOST_INTEGER:
+            words = "fit into" if most is None else f"be at most {most:g}, and not beyond"
+            raise ValueError(f"{name} must {words} 64 bits, got a larger number. {_help(name)}")
     if name in _OF_SCHEDULE and kind in (int, float):
         return  # `Schedule` checks its numbers
     if kind is int:
@@ -309,6 +313,9 @@ def _check(spec: Field[Any], value: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
     if most is not None and value > most:
         raise ValueError(f"{name} must be at most {most:g}, got {value}. {_help(name)}")
+
+
+_MOST_INTEGER = 1 << 63  # what TOML can hold
 
 
 def _is_plain(text: str) -> bool:

@@ -119,6 +119,7 @@ class Stretch:
         self.trainer.elapsed = self.seconds()
         state = self.trainer.state_dict()
         if self._processes.main:
+            self.folder.sync_log()  # a checkpoint must not know more than the log
             save_checkpoint(self.folder.checkpoint, state)
         self._saved_at = time.monotonic()
 

@@ -30,11 +30,19 @@ from freezeout.lab.training.processes import (
     share_buffers,
     spread,
 )
+from freezeout.lab.training.saved_state import (
+    check_clock,
+    check_generators,
+    check_history,
+    check_position,
+    check_tensors,
+    sound_optimizer,
+)
 from freezeout.lab.training.settings import Settings
 from freezeout.lab.training.task import Classification
 from freezeout.reference import RateOnly
 from freezeout.scheduler import FreezeOut
-from freezeout.text import first_line
+from freezeout.text import one_line
 
 __all__ = ["Trainer"]
 
@@ -285,43 +293,54 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put everything back to where `state_dict` was taken.
 
+        After an error the trainer may hold a part of it, and must not train.
+
         Raises:
             CheckpointError: If it is of another network, other data or other settings.
         """
         try:
+            self._check(state)
+            optimizer = sound_optimizer(self.optimizer, state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])  # freezes first, then loads
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            first = (state["generator"], state["device_generator"])
+            self.optimizer.load_state_dict(optimizer)
             restore_random(
-                state.get("generators", [first]),
+                _generators(state),
                 self.device,
                 self.processes,
                 seed=self.settings.seed,
                 step=state["step"],
             )
             self.clock.load_state_dict(state["clock"])
-            position = state["step"], state["epoch"], state["batch"]
-            if not all(type(number) is int and number >= 0 for number in position):
-                raise ValueError(f"its position {position} is not valid.")
-            self.step, self.epoch, self.batch = position
+            self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
             self.elapsed = state["elapsed"]
             self._sums = _EpochSoFar(**state["sums"])
+            self._unread.clear()
             self.history = [EpochRecord(**record) for record in state["history"]]
         except CheckpointError as error:
-            raise CheckpointError(f"the checkpoint does not fit: {error}") from error
-        except (
-            KeyError,
-            ValueError,
-            TypeError,
-            RuntimeError,
-            AttributeError,
-            AssertionError,
-        ) as error:
+            raise CheckpointError(f"the checkpoint does not fit: {one_line(error)}") from error
+        except Exception as error:  # whatever a state made by hand leads to
             raise CheckpointError(
                 "the checkpoint belongs to another network, other data or another version: "
-                f"{first_line(error)}. Resume it with the settings it was saved with."
+                f"{one_line(error).rstrip(' .:')}. Resume it with the settings it was saved with."
             ) from error
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Raise `ValueError` where loading would take what no run of these settings has saved."""
+        check_tensors(self.model.state_dict(), state["model"])
+        length, step = len(self.task.train_data), state["step"]
+        check_position(
+            *(step, state["epoch"], state["batch"]),
+            total_steps=self.total_steps,
+            epochs=self.epochs,
+            length=length,
+        )
+        check_history(state["history"], state["sums"], state["elapsed"], state["epoch"])
+        check_clock(state["clock"], step, len(self.scheduler.layers))
+        check_generators(_generators(state))
+        scheduler = state["scheduler"]
+        if scheduler["last_epoch"] != step or scheduler.get("turn") is not None:
+            raise ValueError("its scheduler is at another step")
 
     def _summed(
         self, values: torch.Tensor, wishes: tuple[bool, ...]
@@ -339,6 +358,11 @@ class Trainer:
     def _peak(self) -> int:
         """Return the peak of memory of the process that needs most."""
         return int(max(row[0] for row in self.processes.gather([self.meter.peak()])))
+
+
+def _generators(state: dict[str, Any]) -> Any:
+    """Return the saved states of random generators, of each process."""
+    return state.get("generators", [(state["generator"], state["device_generator"])])
 
 
 def _diverged(step: int, what: str) -> DivergenceError:

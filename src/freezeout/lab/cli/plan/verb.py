@@ -154,8 +154,9 @@ def _run(options: argparse.Namespace) -> int:
             f"--rounds must lie in 1 to {_MOST_ROUNDS}, got {rounds}. Leave it out for six."
         )
     name = slug(f"{settings.data}-{settings.model}" if on_data else settings.model)
-    folder = RunFolder(getattr(options, "out", None) or next_free(Path("runs"), f"plan-{name}"))
-    folder.check_empty(resumable=False)
+    out: Path | None = getattr(options, "out", None)
+    if out is not None:
+        RunFolder(out).check_empty(resumable=False)
 
     subject = load_subject(settings, on_data=on_data, shape=getattr(options, "input", None))
     _check_schedule(settings, subject, spacing, wish)
@@ -164,6 +165,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         with _progress(subject.title) as progress, _noting(subject.notes):
             costs = subject.measure(rounds, progress)
+    folder = RunFolder(out or next_free(Path("runs"), f"plan-{name}"))
     write_costs(costs, folder)  # at once: they may have taken long
     rates: Any = {name: getattr(settings, name) for name in RateSettings.__annotations__}
     try:
