@@ -12,6 +12,7 @@ from benchmarks.reliability.children import PATIENCE, Child, End, run_child
 from benchmarks.reliability.going_on import check_same, train_words, whole_run
 from benchmarks.reliability.interruptions import AtOperation
 from benchmarks.reliability.tiny import RECIPES, command
+from freezeout.storage import is_part
 
 __all__ = ["starts"]
 
@@ -64,5 +65,5 @@ def _both(case: Case, words: Sequence[str], late: float) -> list[End]:
 
 def _check_clean(case: Case, folders: Sequence[Path]) -> None:
     """Raise where half-written files are left."""
-    left = [path.name for folder in folders for path in folder.glob(".*.part")]
+    left = [path.name for folder in folders for path in folder.iterdir() if is_part(path)]
     case.check(not left, f"parts of files are left: {', '.join(left)}")

@@ -107,7 +107,7 @@ def test_an_entry_marked_as_a_folder_is_refused():
         (lambda: made(as_folder), "marked as something else than a file"),
         (lambda: made(as_link), "marked as something else than a file"),
         (lambda: made(packed), "is packed"),
-        (lambda: made(moved), "is none of a checkpoint"),
+        (lambda: made(moved), "is none of torch.save"),
         (lambda: made(bool, **{"archive/code/x.py": b"1"}), "'archive/code/x.py' is none of"),
         (lambda: made(bool, **{"other/data/1": b"1"}), "'other/data/1' is none of"),
         (lambda: b"before" + saved(digest=False), "does not begin as an archive does"),

@@ -47,7 +47,7 @@ def _entries_trouble(archive: zipfile.ZipFile) -> str:
         folder, _, name = entry.filename.partition("/")
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if folder != top or not _NAMES.fullmatch(name) or name in seen:
-            return f"its entry {entry.filename!r} is none of a checkpoint"
+            return f"its entry {entry.filename!r} is none of torch.save"
         if entry.external_attr & _FOLDER or kind not in (0, stat.S_IFREG):
             return f"its entry {entry.filename!r} is marked as something else than a file"
         packed = entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED

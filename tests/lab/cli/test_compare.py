@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from freezeout.errors import RunError
 from freezeout.lab.cli import experiments as carry_out
 from freezeout.lab.cli import main
 from freezeout.lab.cli.compare import _new
 from freezeout.lab.cli.parser import make_parser
-from freezeout.lab.experiments import read_run, read_runs, run_job
-from freezeout.lab.experiments.job import failure, measure_job
-from freezeout.lab.experiments.runners import Event
-from freezeout.lab.training import RunFolder, start
+from freezeout.lab.experiments import Label, read_run, read_runs, run_job
+from freezeout.lab.experiments.job import Job, failure, measure_job
+from freezeout.lab.experiments.runners import Event, Task
+from freezeout.lab.locks import FolderLock
+from freezeout.lab.training import RunFolder, Settings, start
 from tests.lab.runs import SMALL_ARGUMENTS, assert_same_end, train
 
 SHORT = [*SMALL_ARGUMENTS, "--threads", "1"]
@@ -202,6 +204,7 @@ def test_a_comparison_gets_more_seeds_and_repeats_nothing(compared, capsys):
         (("--margin", "0"), "--margin must lie between 0 and 100 points, got 0.0"),
         (("--no-freeze",), "--no-freeze cannot be given to compare"),
         (("--const-time",), "--const-time cannot be given to compare"),
+        (("--device", "cuda:77"), "device 'cuda:77' is not there"),
         (("--processes", "0"), "--processes must lie in 1 to 1024, got 0"),
         (("--minutes", "0"), "--minutes must be above 0, got 0.0"),
         (("--minutes", "nan"), "--minutes must be above 0, got nan"),
@@ -215,6 +218,8 @@ def test_compare_refuses_in_one_line(words, message, capsys, tmp_path, monkeypat
     assert message in refused(capsys, "compare", "--data", "digits", *words) or (
         "--resume" in words and message in refused(capsys, "compare", *words)
     )
+    if "--train-size" not in words:  # then there is an experiment to go on with
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resumed_comparison_keeps_its_settings(compared, capsys):
@@ -284,6 +289,44 @@ def test_a_dry_run_lists_and_runs_nothing(tmp_path, capsys):
 def test_sweep_refuses_in_one_line(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, "sweep", *words)
+
+
+def test_a_sweep_that_does_not_begin_leaves_no_folder_but_one_of_others(tmp_path, capsys):
+    file, out = tmp_path / "my.toml", tmp_path / "out"
+    file.write_text(SWEEP.format(lr="0.2"))
+    assert "--minutes" in refused(capsys, "sweep", file, "--minutes", "0", "--out", out)
+    assert not out.exists()
+    out.mkdir()
+    assert "--minutes" in refused(capsys, "sweep", file, "--minutes", "0", "--out", out)
+    assert list(out.iterdir()) == []
+
+
+def test_a_folder_that_somebody_else_has_taken_meanwhile_stays(tmp_path, monkeypatch, capsys):
+    file, out = tmp_path / "my.toml", tmp_path / "out"
+    file.write_text(SWEEP.format(lr="0.2"))
+    others = FolderLock(out)
+
+    def refuse(*_):
+        others.__enter__()
+        raise RunError("something else.")
+
+    monkeypatch.setattr(carry_out, "_runner", refuse)
+    assert "something else" in refused(capsys, "sweep", file, "--out", out)
+    assert {path.name for path in out.iterdir()} == {".lock", ".lock.json"}
+    others.__exit__(None, None, None)
+
+
+def test_a_lost_measurement_is_told_once(tmp_path, capsys):
+    job = Job(
+        folder=tmp_path,
+        settings=Settings(),
+        label=Label(cell="a net on digits", arm="measuring", kind="baseline"),
+    )
+    display = carry_out._Display(4)
+    for kind in ("begin", "retry", "done"):
+        display.tell(Event(Task(job, "measure"), kind, reason=f"it was killed: {kind}"))
+    told = "measuring a net on digits: it was killed: retry; it is measured again\n"
+    assert capsys.readouterr().out == told
 
 
 @pytest.mark.slow

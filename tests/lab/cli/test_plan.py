@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from freezeout import Costs, Plan
+from freezeout.errors import CostError
 from freezeout.lab.cli import main
 from freezeout.lab.cli.options import merged_settings
 from freezeout.lab.cli.parser import make_parser
@@ -18,6 +19,7 @@ from freezeout.lab.cli.plan.show import PlanResult
 from freezeout.lab.cli.plan.subject import load_subject
 from freezeout.lab.cli.plan.verb import _fraction, _seconds
 from freezeout.lab.data import load
+from freezeout.lab.locks import FolderLock, is_lock
 from freezeout.lab.report.terminal import PlanTable, plain_text
 from freezeout.lab.training import RunFolder, Settings, Trainer, prepare, run_costs
 from freezeout.planning import densenet_costs, paper_saving
@@ -54,7 +56,8 @@ def test_layers_and_schedules_are_shown_and_written(tmp_path, capsys):
         assert sum(line.startswith(spacing) for line in out.splitlines()) == 5
     assert "paper's" in out
     assert str(tmp_path / "out") in out
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"costs.json", "savings.png"}
+    left = {p.name for p in (tmp_path / "out").iterdir() if not is_lock(p)}
+    assert left == {"costs.json", "savings.png"}
     costs = Costs.load(tmp_path / "out" / "costs.json")
     assert len(costs.rounds) == 1
     assert costs.batch_size == 16
@@ -330,6 +333,36 @@ def test_a_place_that_cannot_be_written(done, tmp_path, monkeypatch, capsys):
     error = planned(capsys, *words, code=2).err
     assert "savings.png: No space left on device" in error
     assert (tmp_path / "out" / "costs.json").exists()  # what was measured is not lost
+
+
+def no_measuring(*_, **__):
+    pytest.fail("measured for nothing")
+
+
+def test_a_folder_that_cannot_be_had_is_found_out_before_anything_is_measured(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("freezeout.lab.cli.plan.subject.run_costs", no_measuring)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    assert "runs is a file" in planned(capsys, *SMALL, code=2).err
+    below = tmp_path / "runs" / "below"
+    assert "cannot make folder" in planned(capsys, *SMALL, "--out", below, code=2).err
+    with FolderLock(tmp_path / "out"):
+        error = planned(capsys, *SMALL, "--out", tmp_path / "out", code=2).err
+    assert "is in use by process" in error
+    assert error.count("\n") == 1
+
+
+def test_a_plan_that_cannot_be_measured_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise CostError("no step.")
+
+    monkeypatch.setattr("freezeout.lab.cli.plan.subject.run_costs", fail)
+    monkeypatch.chdir(tmp_path)
+    for out in ((), ("--out", "out")):
+        assert "no step." in planned(capsys, *SMALL, *out, code=2).err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_measured_is_kept_where_no_plan_can_be_made(tmp_path, capsys, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from freezeout.lab.experiments import Experiment, read_runs
 from freezeout.lab.training import RunFolder
+from freezeout.storage import is_part
 from tests.lab.experiments.processes import read, wait_for
 from tests.lab.experiments.small_experiments import TURNS, Pretend, give_costs, made
 from tests.lab.runs import assert_same_end
@@ -154,7 +155,7 @@ def test_whatever_happens_to_processes_the_results_have_the_same_bits(undisturbe
         assert epochs == [line["epoch"] for line in other.read_log() if line["event"] == "epoch"]
     records, unread = read_runs([tmp_path])
     assert (len(records), unread) == (4, [])
-    assert not list(tmp_path.rglob(".*.part"))
+    assert not any(map(is_part, tmp_path.rglob("*")))
     nothing = Pretend()
     assert Experiment.load(tmp_path).run(nothing)
     assert nothing.tasks == []

@@ -11,6 +11,7 @@ from freezeout.errors import RunError
 from freezeout.lab.cli import main
 from freezeout.lab.experiments import Experiment
 from freezeout.lab.locks import FolderLock
+from freezeout.storage import is_part
 from tests.lab.experiments.small_experiments import VALUES, Pretend, made
 
 START = """
@@ -65,7 +66,7 @@ def test_the_second_to_go_on_is_told_who_holds_the_folder(tmp_path, capsys, verb
 
 def test_a_start_that_was_killed_at_its_first_moments_is_begun_by_the_same_command(tmp_path):
     note = {"pid": 1, "host": "gone", "started": 1.0, "since": 2.0}
-    left = {".lock": "", ".lock.json": json.dumps(note), ".experiment.json.a1b2.part": "{"}
+    left = {".lock": "", ".lock.json": json.dumps(note), ".experiment.json.a1.freezeout-part": "{"}
     for end in range(len(left) + 1):
         folder = tmp_path / str(end)
         folder.mkdir()
@@ -74,7 +75,7 @@ def test_a_start_that_was_killed_at_its_first_moments_is_begun_by_the_same_comma
         experiment = made(folder, t0=1.0)
         assert experiment.run(Pretend())
         assert Experiment.load(folder) == experiment
-        assert not list(folder.glob(".*.part"))
+        assert not any(map(is_part, folder.iterdir()))
 
 
 @pytest.mark.parametrize("name", [".hidden", ".lock.txt", ".other.json.x.part", "lock", "x.part"])
@@ -92,7 +93,8 @@ def test_what_killed_writes_have_left_is_removed(tmp_path):
     plan.parent.mkdir(exist_ok=True)
     (data,) = (tmp_path / "data").iterdir()
     parts = [
-        path.with_name(f".{path.name}.a1b2.part") for path in (experiment.description, data, plan)
+        path.with_name(f".{path.name}.a1b2.freezeout-part")
+        for path in (experiment.description, data, plan)
     ]
     for part in parts:
         part.write_text("half")

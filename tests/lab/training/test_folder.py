@@ -1,20 +1,23 @@
 """The folder of a run: what counts as empty, who holds it, which number it gets."""
 
-import multiprocessing
+import itertools
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from freezeout.errors import CheckpointError, RunError
-from freezeout.lab.locks import is_lock
+from freezeout.lab.locks import FolderLock, is_lock
 from freezeout.lab.training import RunFolder, held, next_free, resume, start
 from freezeout.lab.training.checkpoint import load_checkpoint, save_checkpoint
 from freezeout.lab.training.toml import toml_bytes
+from freezeout.planning import plan
 from freezeout.storage import json_line
 from tests.lab.runs import KillAt, KilledError, Listening, small, train
+from tests.strategies import made_costs
 
 
 @pytest.fixture
@@ -184,24 +187,76 @@ def test_a_run_that_cannot_start_leaves_no_folder_but_one_that_was_there(tmp_pat
     assert all(map(is_lock, there.path.iterdir()))
 
 
-def claim(place):
-    return next_free(Path(place), "run").name
+def test_a_new_folder_that_cannot_be_locked_goes(tmp_path, monkeypatch):
+    def refuse(lock):
+        raise RunError("no lock.")
+
+    monkeypatch.setattr(FolderLock, "__enter__", refuse)
+    new, there = RunFolder(tmp_path / "new"), RunFolder(tmp_path / "there")
+    there.make()
+    for folder in (new, there):
+        with pytest.raises(RunError, match="no lock"), held(folder, new=True):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-@pytest.mark.multiprocess
-def test_all_who_ask_at_once_get_a_folder_of_their_own(tmp_path):
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        names = pool.map(claim, [tmp_path / "runs"] * 40, chunksize=1)
-    assert sorted(names) == sorted(f"run-{n}" for n in range(1, 41))
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(names)
+PLANNED = plan(made_costs([0.3, 1.0, 0.2]), 12, t0=0.6)
 
 
-def test_a_place_that_takes_no_folder_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"file is a file\. Give a folder with --out\."):
-        next_free(tmp_path / "file", "run")
-    with pytest.raises(RunError, match=r"cannot make folder .*: File name too long"):
-        next_free(tmp_path, "x" * 300)
+def die_at(monkeypatch, number):
+    """Die before the n-th file operation from now on."""
+    count = 0
+
+    def mortal(operation):
+        def act(*args, **rest):
+            nonlocal count
+            count += 1
+            if count == number:
+                raise KilledError
+            return operation(*args, **rest)
+
+        return act
+
+    for name in ("unlink", "replace", "chmod"):
+        monkeypatch.setattr(Path, name, mortal(getattr(Path, name)))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("now", [None, replace(PLANNED, total_steps=24)])
+@pytest.mark.parametrize("before", [None, PLANNED])
+def test_a_start_that_dies_at_any_moment_loses_no_prediction(tmp_path, before, now, saved):
+    plans = {0: before, 1: now}
+    found = []
+    for number in itertools.count(1):
+        folder = RunFolder(tmp_path / str(number))
+        folder.create(small(seed=0), before)
+        if saved:
+            folder.log("start", step=0)
+            save_checkpoint(folder.checkpoint, {"step": 0})
+            folder.log("freeze", step=3, index=0, name="a")
+        with pytest.MonkeyPatch.context() as patched:
+            die_at(patched, number)
+            try:
+                folder.create(small(seed=1), now)
+            except KilledError:
+                died = True
+            else:
+                died = False
+        again = RunFolder(folder.path)
+        again.check_empty()  # the same start would begin
+        if again.settings_file.exists():
+            with held(again, new=False):  # or a resume go on
+                seed = again.settings().seed
+                assert again.plan() == plans[seed]
+                assert again.checkpoint.exists() or not again.has_steps()
+                found.append(seed)
+        else:
+            assert died
+        if not died:
+            break
+    assert found[0] == 0
+    assert found[-1] == 1
+    assert number > 3
 
 
 def test_a_damaged_log_does_not_stop_a_resume_and_is_told(whole, tmp_path):

@@ -86,7 +86,8 @@ def _run(options: argparse.Namespace) -> int:
     if seeds is not None and not 1 <= seeds <= 1000:
         raise RunError(f"--seeds must lie in 1 to 1000, got {seeds}. Five are a good start.")
     experiment = _resumed(options, seeds) if hasattr(options, "resume") else _new(options, seeds)
-    finished = carry_out(experiment, options)
+    claimed = not (hasattr(options, "out") or hasattr(options, "resume"))
+    finished = carry_out(experiment, options, claimed=claimed)
     return show(experiment, "compare", finished=finished, margin=margin)
 
 
@@ -127,9 +128,10 @@ def _new(options: argparse.Namespace, seeds: int | None) -> Any:
         rates_only=getattr(options, "rates_only", True),
         turns=True,
     )
+    grid = pinned(grid)
     stem = f"compare-{slug(settings.data)}-{slug(settings.model)}"
-    folder = getattr(options, "out", None) or next_free(Path("runs"), stem)
-    experiment = Experiment(folder, pinned(grid))
+    folder = getattr(options, "out", None) or next_free(Path("runs"), stem)  # the last to fail
+    experiment = Experiment(folder, grid)
     if experiment.description.exists():
         there = Experiment.load(folder).grid
         if replace(there, seeds=grid.seeds) != experiment.grid:

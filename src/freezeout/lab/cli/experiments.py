@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from freezeout.errors import RunError
 from freezeout.lab.experiments import Experiment, Grid, Runner
 from freezeout.lab.experiments.runners import Event, Pool, available_cores
+from freezeout.lab.locks import FolderLock
 from freezeout.lab.report.terminal import LastingConsole
 from freezeout.lab.streams import outlive
-from freezeout.lab.training import resolve_machine
+from freezeout.lab.training import drop_empty, resolve_machine
 from freezeout.text import format_seconds
 
 __all__ = ["carry_out", "pinned"]
@@ -29,15 +32,33 @@ def pinned(grid: Grid) -> Grid:
     return replace(grid, cells=tuple(cells))
 
 
-def carry_out(experiment: Experiment, options: argparse.Namespace) -> bool:
+def carry_out(
+    experiment: Experiment, options: argparse.Namespace, *, claimed: bool = False
+) -> bool:
     """Do what is left of an experiment, with a display; return whether it got to its end.
 
     ``SIGINT`` and ``SIGTERM`` stop it once all runs have saved; a second ``SIGINT`` stops it at
-    once.
+    once. A new folder in which it did not begin goes.
+
+    Args:
+        experiment: The experiment.
+        options: Those of `add_pool_options`, as given.
+        claimed: Whether `next_free` made its folder.
 
     Raises:
         RunError: If it cannot begin.
     """
+    there = not claimed and os.path.lexists(experiment.folder)
+    try:
+        return _carry_out(experiment, options)
+    except BaseException:
+        if not there and experiment.folder.is_dir():
+            with suppress(RunError), FolderLock(experiment.folder):
+                drop_empty(experiment.folder, claimed=claimed)
+        raise
+
+
+def _carry_out(experiment: Experiment, options: argparse.Namespace) -> bool:
     minutes = getattr(options, "minutes", None)
     if minutes is not None and not minutes > 0:
         raise RunError(f"--minutes must be above 0, got {minutes}. Leave it out for no limit.")
@@ -121,8 +142,11 @@ class _Display:
         """Show what happened to a run."""
         folder = event.task.job.folder
         if event.task.do == "measure":
+            cell = event.task.job.label.cell
             if event.kind == "failed":
-                self._print(f"cannot measure {event.task.job.label.cell}: {event.reason}")
+                self._print(f"cannot measure {cell}: {event.reason}")
+            if event.kind == "retry":
+                self._print(f"measuring {cell}: {event.reason}; it is measured again")
             return
         if event.kind == "turn":
             self._share[folder] = event.step / max(1, event.total)

@@ -28,7 +28,7 @@ from freezeout.lab.experiments.runners import Runner, Task
 from freezeout.lab.locks import FolderLock, is_lock
 from freezeout.lab.training import slug
 from freezeout.planning import Plan
-from freezeout.storage import KeptFile, read_json, remove_parts, write_json
+from freezeout.storage import KeptFile, is_part, read_json, remove_parts, write_json
 from freezeout.text import one_line
 
 __all__ = ["Experiment"]
@@ -81,8 +81,7 @@ class Experiment:
         try:
             # A start that was killed, or goes on beside this one, has left no more than these.
             others = self.folder.is_dir() and any(
-                not (is_lock(path) or path.match(f".{self.description.name}.*.part"))
-                for path in self.folder.iterdir()
+                not (is_lock(path) or is_part(path)) for path in self.folder.iterdir()
             )
             if others and not self.description.exists():
                 raise RunError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +12,7 @@ import torch
 from freezeout.errors import FreezeOutError, RunError
 from freezeout.lab.data import Dataset
 from freezeout.lab.training import Settings, prepare
-from freezeout.storage import KeptFile, check_archive, write_archive
+from freezeout.storage import KeptFile, archive_trouble, write_archive
 from freezeout.text import first_line
 
 __all__ = ["load_prepared", "prepared_file", "save_prepared"]
@@ -23,7 +22,6 @@ _DECIDES = ("data", "holdout", "train_size", "shrink")
 
 _FIELDS = ("name", "train_images", "train_labels", "test_images", "test_labels", "classes")
 _VERSION = 1
-_FOLDER = 0x10  # torch would read nothing for such an entry, and take memory as it is
 
 _AGAIN = "The data are prepared again when the experiment goes on."
 
@@ -103,27 +101,17 @@ def load_prepared(path: Path) -> Dataset:
 
 
 def _dataset(path: Path, file: IO[bytes]) -> Dataset:
-    if not check_archive(file):
-        raise _USELESS.damaged(path, "its digest is another")
     try:
-        _check_entries(file)
+        trouble = archive_trouble(file)
+        if trouble:
+            raise _USELESS.damaged(path, trouble)
         file.seek(0)
         values = torch.load(file, weights_only=True)
-    except OSError:
+    except (FreezeOutError, OSError):
         raise
     except Exception as error:  # damage can raise almost anything in those who read it
         raise _USELESS.damaged(path, f"{type(error).__name__}: {first_line(error)}") from error
     return _checked(path, values)
-
-
-def _check_entries(file: IO[bytes]) -> None:
-    """Raise `ValueError` unless an archive is one of torch.save, with checksums that hold."""
-    with zipfile.ZipFile(file) as archive:
-        wrong = archive.testzip()
-        if wrong is not None:
-            raise ValueError(f"the checksum of its part {wrong!r} is another")
-        if any(entry.external_attr & _FOLDER or entry.is_dir() for entry in archive.infolist()):
-            raise ValueError("its directory is another")
 
 
 def _checked(path: Path, values: Any) -> Dataset:

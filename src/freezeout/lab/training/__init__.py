@@ -11,8 +11,9 @@ from freezeout.lazy import lazy_names
 
 if TYPE_CHECKING:
     from freezeout.lab.training.assembly import build_optimizer, pick_device
+    from freezeout.lab.training.claims import drop_empty, next_free
     from freezeout.lab.training.clock import DepthCost, Window, measured_saving
-    from freezeout.lab.training.folder import RunFolder, held, next_free, slug
+    from freezeout.lab.training.folder import RunFolder, held, slug
     from freezeout.lab.training.forecasting import cost_differences, forecast, run_costs
     from freezeout.lab.training.observer import EpochRecord, Observer, Progress, RunStart
     from freezeout.lab.training.preparation import prepare, resolve, resolve_machine
@@ -51,6 +52,7 @@ __all__ = [
     "check_names",
     "chosen_threads",
     "cost_differences",
+    "drop_empty",
     "forecast",
     "held",
     "measured_saving",
@@ -82,6 +84,10 @@ if not TYPE_CHECKING:
                 "build_optimizer",
                 "pick_device",
             ),
+            "freezeout.lab.training.claims": (
+                "drop_empty",
+                "next_free",
+            ),
             "freezeout.lab.training.clock": (
                 "DepthCost",
                 "Window",
@@ -90,7 +96,6 @@ if not TYPE_CHECKING:
             "freezeout.lab.training.folder": (
                 "RunFolder",
                 "held",
-                "next_free",
                 "slug",
             ),
             "freezeout.lab.training.forecasting": (

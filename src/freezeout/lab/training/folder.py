@@ -13,6 +13,7 @@ from typing import Any
 from freezeout.errors import CheckpointError, CostError, RunError
 from freezeout.lab.locks import FolderLock, is_lock
 from freezeout.lab.training.checkpoint import load_checkpoint
+from freezeout.lab.training.claims import drop_empty
 from freezeout.lab.training.log import RunLog
 from freezeout.lab.training.processes import ALONE, Processes
 from freezeout.lab.training.settings import Settings, check_names
@@ -21,7 +22,7 @@ from freezeout.planning import Plan
 from freezeout.storage import is_part, remove_parts, write_json
 from freezeout.text import command
 
-__all__ = ["RunFolder", "held", "next_free", "slug"]
+__all__ = ["RunFolder", "held", "slug"]
 
 
 class RunFolder:
@@ -46,6 +47,8 @@ class RunFolder:
         self.log_file = path / "log.jsonl"
         self.checkpoint = path / "checkpoint.pt"
         self.plan_file = path / "plan.json"
+        # Until there are settings. A name that `is_part` knows, so that it counts for nothing.
+        self._early_plan = path / ".plan.json.freezeout-part"
         self.summary_file = path / "summary.json"
         self.picture = path / "run.png"
         self.tensorboard = path / "tensorboard"
@@ -119,23 +122,56 @@ class RunFolder:
                 "Give one that can be written with --out."
             ) from error
 
-    def create(self, settings: Settings) -> None:
-        """Make the folder and save the settings in it; what was only begun in it goes.
+    def create(self, settings: Settings, plan: Plan | None = None) -> None:
+        """Make the folder and save plan and settings in it; what was only begun in it goes.
+
+        There are settings only once the plan is whole, so no moment of dying loses it.
+
+        Args:
+            settings: What the run is.
+            plan: What it is predicted to cost, if it is.
 
         Raises:
             RunError: If it is not empty or cannot be written.
         """
         self.check_empty()
         self.make()
+        self._clear()
+        if plan is not None:
+            write_json(self._early_plan, plan.to_dict())
+        write_toml(self.settings_file, settings.to_dict())
+        self._settle_plan()
+
+    def _clear(self) -> None:
+        """Remove the beginning of a run, so that it is one after each step of this, or nothing.
+
+        Raises:
+            RunError: If something cannot be removed.
+        """
         try:
-            for file in (self.checkpoint, self.log_file, self.plan_file):
-                file.unlink(missing_ok=True)
+            if self.log_file.exists():
+                self.rewind_log(0, 0)
+            self.checkpoint.unlink(missing_ok=True)
+            self.log_file.unlink(missing_ok=True)
+            if self.plan_file.exists():
+                self.plan_file.replace(self._early_plan)
+            self.settings_file.unlink(missing_ok=True)
+            self._early_plan.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(
                 f"cannot empty {self.path}: {error.strerror}. Fix permissions, or give another "
                 "folder with --out."
             ) from error
-        write_toml(self.settings_file, settings.to_dict())
+
+    def _settle_plan(self) -> None:
+        """Give the plan its name, if a start has settings, but died before it could do so.
+
+        Raises:
+            RunError: If it cannot be renamed.
+        """
+        with self._looking():
+            if self._early_plan.is_file() and self.settings_file.is_file():
+                self._early_plan.replace(self.plan_file)
 
     def check_run(self) -> None:
         """Raise `CheckpointError` if there is no run in the folder."""
@@ -254,20 +290,32 @@ class RunFolder:
         """
         check = self.check_empty if new else self.check_run
         check()
-        if self._lock is None:
-            with self._looking():
-                there = self.path.exists()
-            self.make()
-            lock = FolderLock(self.path, say=self.notes.append)
-            lock.__enter__()
-            self._lock, self.made = lock, self.made or not there
-            remove_parts(self.path)
+        first = self._lock is None
+        if first:
+            self._lock = self._locked()
         self._holds += 1
         try:
+            if first:
+                self._settle_plan()
+                remove_parts(self.path)
             check()  # once more, for it may have changed until it was held
         except BaseException:
             self.let_go()
             raise
+
+    def _locked(self) -> FolderLock:
+        with self._looking():
+            self.made = self.made or not self.path.exists()
+        self.make()
+        lock = FolderLock(self.path, say=self.notes.append)
+        try:
+            lock.__enter__()
+        except BaseException:
+            if self.made:
+                with suppress(OSError):
+                    self.path.rmdir()  # unless anybody has put anything in it
+            raise
+        return lock
 
     def let_go(self) -> None:
         """Undo one `take`; with the last, a folder made for a run that came to nothing goes."""
@@ -275,13 +323,8 @@ class RunFolder:
         if self._holds or self._lock is None:
             return
         lock, self._lock = self._lock, None
-        with suppress(OSError):
-            if self.made and not self._entries():
-                for path in self.path.iterdir():
-                    path.unlink()
-                self.path.rmdir()
-                if self._claimed:
-                    self.path.parent.rmdir()  # if it is empty
+        if self.made:
+            drop_empty(self.path, claimed=self._claimed)
         lock.__exit__(None, None, None)
 
     @contextmanager
@@ -318,34 +361,6 @@ def held(folder: RunFolder, processes: Processes = ALONE, *, new: bool) -> Itera
     finally:
         if processes.main:
             folder.let_go()
-
-
-def next_free(parent: Path, stem: str) -> Path:
-    """Make the first of ``parent/stem-1``, ``-2`` ... that does not exist, and return it.
-
-    Two processes that ask at once get two folders.
-
-    Raises:
-        RunError: If it cannot be made.
-    """
-    number = 1
-    while True:
-        folder = parent / f"{stem}-{number}"
-        try:
-            if not parent.is_dir():
-                parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-        except FileExistsError as error:
-            if not parent.is_dir():
-                raise RunError(f"{parent} is a file. Give a folder with --out.") from error
-            number += 1
-        except OSError as error:
-            raise RunError(
-                f"cannot make folder {folder}: {error.strerror}. Give one that can be written "
-                "with --out."
-            ) from error
-        else:
-            return folder
 
 
 def slug(text: str) -> str:

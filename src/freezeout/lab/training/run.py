@@ -122,9 +122,7 @@ def _start(
             f"constant time: {plan.total_steps:,} steps with freezing take as long as {before:,} "
             "without",
         )
-    processes.from_main(lambda: folder.create(settings))
-    if plan is not None:
-        folder.write_plan(plan)
+    processes.from_main(lambda: folder.create(settings, plan))
     _begin(trainer, folder)
     return _go(trainer, folder, observers, plan)
 

@@ -20,7 +20,7 @@ from freezeout.text import quoted
 
 if TYPE_CHECKING:
     from freezeout.lab.cli.plan.subject import Subject
-    from freezeout.lab.training import Settings
+    from freezeout.lab.training import RunFolder, Settings
     from freezeout.planning import PlanSpacing
 
 __all__ = ["add_parser"]
@@ -61,6 +61,7 @@ _SETTINGS = (
     "seed",
 )
 
+_ROUNDS = 6
 _MOST_ROUNDS = 1000
 
 _WISHES = {"saving": "saving", "seconds": "time", "t0": "t0", "times": "times"}
@@ -121,11 +122,9 @@ def add_parser(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from freezeout.lab.cli.plan.show import PlanResult, show, write, write_costs
     from freezeout.lab.cli.plan.subject import load_subject
     from freezeout.lab.importing import is_custom
-    from freezeout.lab.training import RunFolder, Settings, next_free, slug
-    from freezeout.planning import plan
+    from freezeout.lab.training import RunFolder, Settings, held, next_free, slug
 
     values = merged_settings(options)
     settings = Settings.from_dict(values)
@@ -148,7 +147,7 @@ def _run(options: argparse.Namespace) -> int:
     if spacing == "budget" and not {"saving", "seconds"} & {*wish}:
         flag = next(iter(wish))
         raise RunError(f"--spacing budget takes no --{flag}: give --saving or --time.")
-    rounds = getattr(options, "rounds", 6)
+    rounds = getattr(options, "rounds", _ROUNDS)
     if not 1 <= rounds <= _MOST_ROUNDS:
         raise RunError(
             f"--rounds must lie in 1 to {_MOST_ROUNDS}, got {rounds}. Leave it out for six."
@@ -160,12 +159,30 @@ def _run(options: argparse.Namespace) -> int:
 
     subject = load_subject(settings, on_data=on_data, shape=getattr(options, "input", None))
     _check_schedule(settings, subject, spacing, wish)
+    # Before anything is measured: a folder that cannot be had is found out at once.
+    folder = RunFolder(out or next_free(Path("runs"), f"plan-{name}"), made=out is None)
+    with held(folder, new=True):
+        subject.notes.extend(folder.notes)
+        _plan(options, settings, subject, wish, folder)
+    return 0
+
+
+def _plan(
+    options: argparse.Namespace,
+    settings: Settings,
+    subject: Subject,
+    wish: Mapping[str, Any],
+    folder: RunFolder,
+) -> None:
+    """Measure costs or read them, and write and show what comes of them."""
+    from freezeout.lab.cli.plan.show import PlanResult, show, write, write_costs
+    from freezeout.planning import plan
+
     if hasattr(options, "costs"):
         costs = subject.read_costs(options.costs)
     else:
         with _progress(subject.title) as progress, _noting(subject.notes):
-            costs = subject.measure(rounds, progress)
-    folder = RunFolder(out or next_free(Path("runs"), f"plan-{name}"))
+            costs = subject.measure(getattr(options, "rounds", _ROUNDS), progress)
     write_costs(costs, folder)  # at once: they may have taken long
     rates: Any = {name: getattr(settings, name) for name in RateSettings.__annotations__}
     try:
@@ -174,7 +191,7 @@ def _run(options: argparse.Namespace) -> int:
             chosen = plan(
                 costs,
                 subject.total_steps,
-                spacing=spacing,
+                spacing=getattr(options, "plan_spacing", settings.spacing),
                 max_freezes=settings.max_freezes,
                 **wish,
                 **rates,
@@ -185,7 +202,6 @@ def _run(options: argparse.Namespace) -> int:
         raise RunError(f"{error} The costs are kept: --costs {kept}") from error
     write(result, folder)
     show(result, folder, sys.stdout)
-    return 0
 
 
 def _refuse_idle_options(options: argparse.Namespace, *, on_data: bool) -> None:
