@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-
 from benchmarks.reliability.bits import run_bits
 from benchmarks.reliability.case import Case, judge
 from benchmarks.reliability.children import End
-from benchmarks.reliability.going_on import check_same, train_words, until_done, whole_run
+from benchmarks.reliability.going_on import (
+    check_no_empty_folder,
+    check_same,
+    train_words,
+    until_done,
+    whole_run,
+)
 from benchmarks.reliability.interruptions import (
+    ERRORS,
     AtByte,
     AtOperation,
     Interruption,
@@ -18,10 +23,6 @@ from benchmarks.reliability.tiny import RECIPES
 
 __all__ = ["disks"]
 
-_ERRORS = (
-    *(errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EMFILE),
-    *(errno.ESTALE, errno.ENOENT),
-)
 _FILE_SIZE = 400_000
 _MOST = 4
 
@@ -37,13 +38,14 @@ def disks(case: Case) -> None:
             return Undisturbed()
         if start == 0 or case.random.random() < 0.6:
             number = case.random.randrange(whole.operations) + 1
-            return AtOperation(number, error=case.random.choice(_ERRORS))
+            return AtOperation(number, error=case.random.choice(ERRORS))
         return AtByte(int(_FILE_SIZE ** case.random.random()), kills=False)
 
     def stopped(end: End, how: Interruption) -> bool:
         if end.code != 2 or type(how) is Undisturbed:
             return False
         judge(end, allowed=[2])
+        check_no_empty_folder(case, case.folder / "run")
         case.count("failed disks")
         return True
 

@@ -14,8 +14,17 @@ from benchmarks.reliability.case import Case, judge
 from benchmarks.reliability.children import End, run_child
 from benchmarks.reliability.interruptions import Interruption, count_operations
 from benchmarks.reliability.tiny import RECIPES, command, plan_file, scratch_home
+from freezeout.lab.locks import is_lock
+from freezeout.storage import is_part
 
-__all__ = ["Whole", "check_same", "train_words", "until_done", "whole_run"]
+__all__ = [
+    "Whole",
+    "check_no_empty_folder",
+    "check_same",
+    "train_words",
+    "until_done",
+    "whole_run",
+]
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,15 @@ def until_done(
         else:
             judge(end, allowed=[0])
             return
+
+
+def check_no_empty_folder(case: Case, folder: Path) -> None:
+    """Raise `FoundError` where a refused start has left a folder with nothing in it."""
+    there = folder.is_dir()
+    what = (
+        [path for path in folder.iterdir() if not (is_lock(path) or is_part(path))] if there else []
+    )
+    case.check(bool(what) or not there, f"a refused start has left an empty folder {folder.name}")
 
 
 def check_same(case: Case, found: dict[str, str], whole: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 __all__ = [
+    "ERRORS",
     "AtByte",
     "AtMoment",
     "AtOperation",
@@ -25,6 +26,13 @@ __all__ = [
     "count_operations",
     "leave_alone",
 ]
+
+
+ERRORS = (
+    *(errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EMFILE),
+    *(errno.ESTALE, errno.ENOENT),
+)
+"""What a disk may answer."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.reliability.bits import experiment_bits
-from benchmarks.reliability.case import Case
+from benchmarks.reliability.case import Case, judge
 from benchmarks.reliability.children import PATIENCE, End, have_ended, run_child
-from benchmarks.reliability.going_on import check_same, until_done
+from benchmarks.reliability.going_on import Whole, check_no_empty_folder, check_same, until_done
 from benchmarks.reliability.interruptions import (
+    ERRORS,
     AtMoment,
     AtOperation,
     Interruption,
@@ -24,18 +25,11 @@ from benchmarks.reliability.interruptions import (
 from benchmarks.reliability.tiny import COMPARE, command, scratch_home
 from benchmarks.reliability.workers import STARTED, interrupt_worker
 
-__all__ = ["sweeps"]
+__all__ = ["sweeps", "whole_comparison"]
 
 _MOST = 3  # interruptions of one comparison; then it is left alone
 _WORKERS = 5  # a measurement, and four arms that take turns
 _OPERATIONS = 90  # of a worker, roughly
-
-
-@dataclass(frozen=True)
-class _Whole:
-    bits: dict[str, str]
-    operations: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -53,13 +47,16 @@ class _OfWorker(Undisturbed):
 
 
 def sweeps(case: Case) -> None:
-    """Interrupt the driver of a comparison or one of its workers, and go on until it is done."""
-    whole = _whole()
+    """Interrupt the driver of a comparison, its disk or a worker, and go on until it is done."""
+    whole = whole_comparison()
     kinds: tuple[Callable[[], Interruption], ...] = (
         lambda: AtOperation(1 + case.random.randrange(whole.operations)),
         lambda: AtMoment(case.random.random() * whole.seconds),
         lambda: AtMoment(case.random.random() * whole.seconds, signal.SIGTERM),
         lambda: AtMoment(case.random.random() * whole.seconds, signal.SIGINT),
+        lambda: AtOperation(
+            1 + case.random.randrange(whole.operations), error=case.random.choice(ERRORS)
+        ),
         lambda: _of_worker(case),
         lambda: _of_worker(case),
     )
@@ -71,6 +68,11 @@ def sweeps(case: Case) -> None:
 
     def stopped(end: End, how: Interruption) -> bool:
         _check_ended(case)
+        if end.code == 2 and isinstance(how, AtOperation) and how.error is not None:
+            judge(end, allowed=[2])
+            check_no_empty_folder(case, case.folder / "kept")
+            case.count("failed disks")
+            return True
         interrupted = end.killed or (bool(how.signals) and end.code in (130, 143, -15))
         if interrupted or isinstance(how, _OfWorker):
             case.count("kills in sweeps")
@@ -89,14 +91,15 @@ def _of_worker(case: Case) -> Interruption:
 
 
 @functools.cache
-def _whole() -> _Whole:
+def whole_comparison() -> Whole:
+    """Return the comparison that nothing disturbs, carried out once."""
     home = Path(tempfile.mkdtemp(prefix="whole-", dir=scratch_home()))
     counting, count = count_operations()
     words = ["compare", *COMPARE, "--out", "kept"]
     end = run_child(command(words), home, counting.install)
     if end.code:
         raise RuntimeError(f"the undisturbed comparison ended with {end.words}: {end.err}")
-    return _Whole(experiment_bits(home / "kept"), count(), end.seconds)
+    return Whole(experiment_bits(home / "kept"), count(), end.seconds)
 
 
 def _check_ended(case: Case) -> None:
