@@ -5,13 +5,7 @@ from __future__ import annotations
 from benchmarks.reliability.bits import run_bits
 from benchmarks.reliability.case import Case, judge
 from benchmarks.reliability.children import End
-from benchmarks.reliability.going_on import (
-    check_no_empty_folder,
-    check_same,
-    train_words,
-    until_done,
-    whole_run,
-)
+from benchmarks.reliability.going_on import check_same, train_words, until_done, whole_run
 from benchmarks.reliability.interruptions import (
     ERRORS,
     AtByte,
@@ -45,7 +39,6 @@ def disks(case: Case) -> None:
         if end.code != 2 or type(how) is Undisturbed:
             return False
         judge(end, allowed=[2])
-        check_no_empty_folder(case, case.folder / "run")
         case.count("failed disks")
         return True
 

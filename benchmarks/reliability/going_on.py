@@ -19,7 +19,6 @@ from freezeout.storage import is_part
 
 __all__ = [
     "Whole",
-    "check_no_empty_folder",
     "check_same",
     "train_words",
     "until_done",
@@ -77,7 +76,7 @@ def until_done(
 
     Args:
         case: Draws which way comes first, and takes notes.
-        first: Words of the command.
+        first: Words of the command, ``--out`` among them.
         resume: Words of the one that goes on.
         draw: How the n-th start is interrupted, from 0 on; it must let one end at last.
         stopped: Whether an end, after such an interruption, is one to be gone on from.
@@ -85,12 +84,16 @@ def until_done(
     Raises:
         FoundError: If it does not get to its end.
     """
+    folder = case.folder / first[first.index("--out") + 1]
     ways = [first]
     start = 0
     while True:
         how = draw(start)
+        there = folder.exists()
         end = run_child(command(ways[0]), case.folder, how.install, signals=how.signals)
         case.did(ways[0], str(how), end)
+        if end.code == 2 and not there:
+            _check_no_empty_folder(case, folder)
         if stopped(end, how):
             start += 1
             ways = [resume, first] if case.random.random() < 0.7 else [first, resume]
@@ -102,13 +105,10 @@ def until_done(
             return
 
 
-def check_no_empty_folder(case: Case, folder: Path) -> None:
-    """Raise `FoundError` where a refused start has left a folder with nothing in it."""
-    there = folder.is_dir()
-    what = (
-        [path for path in folder.iterdir() if not (is_lock(path) or is_part(path))] if there else []
-    )
-    case.check(bool(what) or not there, f"a refused start has left an empty folder {folder.name}")
+def _check_no_empty_folder(case: Case, folder: Path) -> None:
+    """Raise `FoundError` where a refused start has left a new folder with nothing in it."""
+    empty = folder.is_dir() and all(is_lock(path) or is_part(path) for path in folder.iterdir())
+    case.check(not empty, f"a refused start has left an empty folder {folder.name}")
 
 
 def check_same(case: Case, found: dict[str, str], whole: dict[str, str]) -> None:

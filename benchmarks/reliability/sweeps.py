@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.reliability.bits import experiment_bits
 from benchmarks.reliability.case import Case, judge
 from benchmarks.reliability.children import PATIENCE, End, have_ended, run_child
-from benchmarks.reliability.going_on import Whole, check_no_empty_folder, check_same, until_done
+from benchmarks.reliability.going_on import Whole, check_same, until_done
 from benchmarks.reliability.interruptions import (
     ERRORS,
     AtMoment,
@@ -70,7 +70,6 @@ def sweeps(case: Case) -> None:
         _check_ended(case)
         if end.code == 2 and isinstance(how, AtOperation) and how.error is not None:
             judge(end, allowed=[2])
-            check_no_empty_folder(case, case.folder / "kept")
             case.count("failed disks")
             return True
         interrupted = end.killed or (bool(how.signals) and end.code in (130, 143, -15))

@@ -260,6 +260,19 @@ def test_a_sweep_tells_what_failed_and_goes_on(tmp_path, monkeypatch, capsys):
     assert "holds a run with epochs=2, but 3 is asked for" in line
 
 
+def test_a_sweep_of_which_runs_are_left_does_not_end_well(tmp_path, monkeypatch, capsys):
+    class Idle(Here):
+        def run(self, teams, *, deadline=None):
+            return True
+
+    monkeypatch.setattr(carry_out, "Pool", Idle)
+    file = tmp_path / "my.toml"
+    file.write_text(SWEEP.format(lr="0.2").replace("t0 = [0.6]", "t0 = [1.0]"))
+    line = refused(capsys, "sweep", file, "--out", tmp_path / "sweep")
+    assert "2 of 2 runs are not done, though none failed" in line
+    assert line.endswith(f"freezeout sweep --resume {tmp_path / 'sweep'}")
+
+
 def test_a_dry_run_lists_and_runs_nothing(tmp_path, capsys):
     file = tmp_path / "my.toml"
     file.write_text(SWEEP.format(lr="0.2"))

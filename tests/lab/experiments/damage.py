@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import sys
@@ -13,6 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+import pytest
 import tomli_w
 
 ODD: tuple[Any, ...] = (
@@ -24,6 +26,18 @@ ODD: tuple[Any, ...] = (
 """Values of every kind, few of which any entry may have."""
 
 FILES = ("settings.toml", "log.jsonl", "summary.json", "arm.json", "plan.json", "failed.json")
+
+
+def fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the disk fail for a file of this name."""
+    really = Path.open
+
+    def opened(path: Path, *args: Any, **rest: Any) -> Any:
+        if path.name == name:
+            raise OSError(errno.EIO, "Input/output error")
+        return really(path, *args, **rest)
+
+    monkeypatch.setattr(Path, "open", opened)
 
 
 def damage(folder: Path, choose: random.Random) -> str:

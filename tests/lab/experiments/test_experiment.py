@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from freezeout.errors import RunError
+from freezeout.errors import CostError, RunError
 from freezeout.lab.evidence import compare
 from freezeout.lab.experiments import Experiment, read_runs
 from freezeout.lab.experiments.arms import equal_steps
@@ -18,6 +18,7 @@ from freezeout.lab.experiments.runners.worker import _Turns
 from freezeout.lab.training import RunFolder, start
 from freezeout.lab.training.checkpoint import load_checkpoint
 from freezeout.planning import Plan
+from tests.lab.experiments.damage import fail_to_open
 from tests.lab.experiments.processes import children, first_epoch
 from tests.lab.experiments.small_experiments import TURNS, Pretend, made, pool
 from tests.lab.runs import assert_same_end
@@ -279,6 +280,14 @@ def test_damaged_costs_are_named_and_nothing_is_taken_for_done(tmp_path):
     assert experiment.done() == 0
     experiment.plan_file(experiment.grid.cells[0]).write_text('{"broken')
     with pytest.raises(RunError, match=r"resnet-8-8-on-digits\.json is damaged"):
+        experiment.run(Pretend())
+
+
+def test_costs_that_cannot_be_read_for_a_moment_are_not_called_damaged(tmp_path, monkeypatch):
+    experiment = made(tmp_path, arms={"equal_time": True})
+    experiment.run(Pretend())
+    fail_to_open(monkeypatch, "resnet-8-8-on-digits.json")
+    with pytest.raises(CostError, match="nothing against its content"):
         experiment.run(Pretend())
 
 

@@ -11,11 +11,12 @@ from freezeout.errors import RunError
 from freezeout.lab.experiments import Job, read_run, run_job
 from freezeout.lab.experiments import job as job_module
 from freezeout.lab.experiments.arms import unfrozen
-from freezeout.lab.experiments.job import failure, job_status, measure_job
+from freezeout.lab.experiments.job import failure, job_status, measure_job, measured_with
 from freezeout.lab.experiments.prepared import load_prepared, save_prepared
 from freezeout.lab.training import Observer, RunFolder, start
 from freezeout.planning import Plan
 from freezeout.schedule import Schedule
+from tests.lab.experiments.damage import fail_to_open
 from tests.lab.experiments.small_experiments import job, made_forecast
 from tests.lab.runs import KillAt, KilledError, assert_same_end, small, train
 from tests.strategies import made_costs
@@ -125,6 +126,32 @@ def test_an_unfinished_run_without_its_checkpoint_begins_again(tmp_path):
     assert_same_end(RunFolder(whole.folder), RunFolder(copy.folder))
     events = [[r["event"] for r in RunFolder(one.folder).read_log()] for one in (whole, copy)]
     assert events[0] == events[1]
+
+
+@pytest.mark.parametrize("name", ["settings.toml", "summary.json"])
+def test_a_disk_that_fails_for_a_moment_changes_nothing(tmp_path, monkeypatch, name):
+    done = replace(job(tmp_path / "job"), keep_checkpoint=False)
+    assert run_job(done) == "done"
+    before = {path.name: path.read_bytes() for path in done.folder.iterdir()}
+    with monkeypatch.context() as patched:
+        fail_to_open(patched, name)
+        for look in (job_status, run_job):
+            with pytest.raises(RunError, match=rf"{name}: Input/output error\. .*nothing against"):
+                look(done)
+    assert {path.name: path.read_bytes() for path in done.folder.iterdir()} == before
+    assert job_status(done) == "done"
+
+
+def test_what_was_measured_is_not_forgotten_by_a_disk_that_fails(tmp_path, monkeypatch):
+    plan, beside = tmp_path / "cell.json", tmp_path / "cell.settings.json"
+    assert measured_with(plan) is None
+    beside.write_text("{")
+    assert measured_with(plan) is None  # damaged: it is measured again
+    beside.write_text('{"model": "x"}')
+    assert measured_with(plan) == {"model": "x"}
+    fail_to_open(monkeypatch, beside.name)
+    with pytest.raises(RunError, match="nothing against its content"):
+        measured_with(plan)
 
 
 def test_a_job_survives_json(tmp_path):

@@ -62,6 +62,12 @@ def show(experiment: Experiment, verb: str, *, finished: bool, margin: float = M
     if unread:
         _tell_failed(unread, folder, verb)
         return 2
+    left = experiment.grid.size - experiment.done()
+    if left:  # such as by a disk that failed for a moment
+        raise RunError(
+            f"{left} of {experiment.grid.size} runs are not done, though none failed. Go on with: "
+            f"{command(verb, '--resume', folder)}"
+        )
     return 0
 
 

@@ -122,10 +122,11 @@ class Job:
 
 
 def job_status(job: Job) -> Status:
-    """Return how far a job is, from its folder alone; an unreadable one is recorded as failed.
+    """Return how far a job is, from its folder alone; a damaged one is recorded as failed.
 
     Raises:
-        RunError: If the folder holds a run with other settings, or something else.
+        RunError: If the folder holds a run with other settings, or something else, or the system
+            does not let it be read, which says nothing about the run.
     """
     folder = RunFolder(job.folder)
     if not folder.settings_file.is_file():
@@ -135,6 +136,8 @@ def job_status(job: Job) -> Status:
     try:
         settings = folder.settings()
     except FreezeOutError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         record_failure(job, f"its folder cannot be read: {' '.join(str(error).split())}")
         return "failed"
     _check_same(job, settings)
@@ -253,10 +256,25 @@ def measured_settings(settings: Settings) -> dict[str, Any]:
 
 
 def measured_with(plan: Path) -> dict[str, Any] | None:
-    """Return the settings that a plan was measured with; ``None`` if they are not known."""
+    """Return the settings that a plan was measured with; ``None`` if they are not known.
+
+    Raises:
+        RunError: If the system does not let them be read.
+    """
+    return _record(_beside(plan))
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Return a record; ``None`` if there is none or it is damaged, so that it is made again.
+
+    Raises:
+        RunError: If the system does not let it be read: then nobody knows.
+    """
     try:
-        return read_json(_beside(plan), _RECORD)
-    except RunError:
+        return read_json(path, _RECORD) if path.is_file() else None
+    except RunError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         return None
 
 
@@ -336,8 +354,5 @@ def _failed_file(job: Job) -> Path:
 
 
 def _is_done(folder: RunFolder) -> bool:
-    try:
-        summary = read_json(folder.summary_file, _RECORD)
-    except RunError:
-        return False
-    return summary.get("interrupted") is False
+    summary = _record(folder.summary_file)
+    return summary is not None and summary.get("interrupted") is False
