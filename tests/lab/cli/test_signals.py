@@ -13,7 +13,7 @@ from tests.lab.runs import SMALL_ARGUMENTS
 
 pytestmark = pytest.mark.multiprocess
 
-OLDER = Path(__file__).parents[1] / "training" / "written_by_0_1_0" / "whole"
+OLDER = Path(__file__).parents[2] / "files" / "v0.1.0" / "whole"
 ENDS = {signal.SIGINT: (130, "freezeout: interrupted\n")}
 ENDS[signal.SIGTERM] = (143, "freezeout: terminated\n")
 BOTH = pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
