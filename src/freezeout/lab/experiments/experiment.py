@@ -194,14 +194,16 @@ class Experiment:
         """Return whether the costs of a cell are there, measured with the settings it has now.
 
         Raises:
-            RunError: If the file is damaged.
+            RunError: If the file is damaged or cannot be read.
         """
         path = self.plan_file(cell)
-        if not path.is_file():
-            return False
         try:
             Plan.load(path)
-        except (FreezeOutError, OSError) as error:
+        except FreezeOutError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return False
+            if isinstance(error.__cause__, OSError):
+                raise RunError(str(error)) from error
             raise RunError(
                 f"{path} is damaged. Put it back from a copy, or delete it and the equal-time runs "
                 "beside it: they have the length that it says."

@@ -125,13 +125,20 @@ def job_status(job: Job) -> Status:
     """Return how far a job is, from its folder alone; an unreadable one is recorded as failed.
 
     Raises:
-        RunError: If the folder holds a run with other settings, or something else.
+        RunError: If the folder holds a run with other settings, or something else, or the system
+            does not let us look into it.
     """
     folder = RunFolder(job.folder)
-    if not folder.settings_file.is_file():
-        return "failed" if _failed_file(job).is_file() else "new"
-    if _failed_file(job).is_file():
+    try:
+        failed, begun = _failed_file(job).is_file(), folder.settings_file.is_file()
+    except OSError as error:
+        raise RunError(
+            f"cannot look into {job.folder}: {error.strerror}. Fix the permissions of that folder."
+        ) from error
+    if failed:
         return "failed"
+    if not begun:
+        return "new"
     try:
         settings = folder.settings()
     except FreezeOutError as error:
