@@ -86,6 +86,7 @@ class FolderLock:
                 raise InUseError(self._words(holder if known else None))
             time.sleep(_POLL)
         with suppress(OSError):  # a full disk does not make the lock less of one
+            self._note.unlink(missing_ok=True)  # a pipe would be waited for, a link followed
             self._note.write_text(json.dumps(asdict(_this_process())), encoding="utf-8")
         return self
 

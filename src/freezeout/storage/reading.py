@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from freezeout.storage.digests import DIGEST, is_right, line_sum
-from freezeout.storage.kept import KeptFile
+from freezeout.storage.kept import KeptFile, NotRegularError
 
 __all__ = [
     "LINE_SUM",
@@ -47,7 +47,7 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
     """
     with open(path, "rb", opener=_at_once) as file:  # noqa: PTH123  (a path takes no opener)
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file, but a pipe or a device", path)
+            raise NotRegularError(errno.EINVAL, "not a regular file, but a pipe or a device", path)
         yield file
 
 
@@ -79,8 +79,9 @@ def _content(path: Path, kept: KeptFile, most: int) -> bytes:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            # Some files of the system have nothing to give yet.
-            content = b"" if size > most else file.read(most + 1) or b""
+            content: Any = b"" if size > most else file.read(most + 1)
+            if content is None:  # a file of the system that has nothing to give yet
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
     except FileNotFoundError:
         raise
     except ValueError as error:  # a zero byte in its name
