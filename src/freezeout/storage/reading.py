@@ -45,7 +45,7 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: If it cannot be opened, or is something else.
     """
-    with open(path, "rb", opener=_at_once) as file:  # noqa: PTH123  (a path takes no opener)
+    with open(path, "rb", opener=_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NotRegularError(errno.EINVAL, "not a regular file, but a pipe or a device", path)
         yield file
@@ -79,7 +79,7 @@ def _content(path: Path, kept: KeptFile, most: int) -> bytes:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            content: Any = b"" if size > most else file.read(most + 1)
+            content: bytes | None = b"" if size > most else file.read(most + 1)
             if content is None:  # a file of the system that has nothing to give yet
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
     except FileNotFoundError:

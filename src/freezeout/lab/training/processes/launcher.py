@@ -75,7 +75,9 @@ class Launcher:
                 "processes; torchrun sets it."
             )
         port = environ["MASTER_PORT"]
-        if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16):  # at 0 each would wait at its own
+        if not (
+            port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16
+        ):  # at 0 each would wait at its own
             raise RunError(
                 f"MASTER_PORT must be a port from 1 to 65535, got {port!r}. All processes meet "
                 "there; torchrun chooses one by itself."
