@@ -288,7 +288,7 @@ def test_costs_that_cannot_be_read_are_not_called_damaged(tmp_path):
     path = experiment.plan_file(experiment.grid.cells[0])
     path.unlink()
     path.mkdir()
-    with pytest.raises(RunError, match="cannot read the plan .*: Is a directory") as caught:
+    with pytest.raises(RunError, match=r"cannot read the plan .*: Is a directory") as caught:
         experiment.done()
     assert "damaged" not in str(caught.value)
 

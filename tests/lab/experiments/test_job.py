@@ -106,7 +106,7 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
 def test_a_folder_that_may_not_be_looked_into_is_named():
     with folder_of_another_user() as place:
         (place / "run").mkdir(mode=0)
-        with pytest.raises(RunError, match="cannot look into .*run: Permission denied. Fix"):
+        with pytest.raises(RunError, match=r"cannot look into .*run: Permission denied\. Fix"):
             job_status(job(place / "run"))
         (place / "run").chmod(0o700)
         assert job_status(job(place / "run")) == "new"
