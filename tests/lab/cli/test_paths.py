@@ -18,7 +18,7 @@ from freezeout.lab.cli.paths import option_path, refusal
 from freezeout.lab.training import Settings
 from tests.lab.runs import SMALL_ARGUMENTS
 
-OLDER = Path(__file__).parents[1] / "training" / "written_by_0_1_0"
+OLDER = Path(__file__).parents[2] / "files" / "v0.1.0"
 SHORT = (*SMALL_ARGUMENTS, "--epochs", "1", "--threads", "1")
 
 # Every option that takes a path, with what else its verb needs.

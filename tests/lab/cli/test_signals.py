@@ -13,7 +13,7 @@ from tests.lab.runs import SMALL_ARGUMENTS
 
 pytestmark = pytest.mark.multiprocess
 
-OLDER = Path(__file__).parents[1] / "training" / "written_by_0_1_0" / "whole"
+OLDER = Path(__file__).parents[2] / "files" / "v0.1.0" / "whole"
 ENDS = {signal.SIGINT: (130, "freezeout: interrupted\n")}
 ENDS[signal.SIGTERM] = (143, "freezeout: terminated\n")
 BOTH = pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
@@ -95,7 +95,7 @@ def test_during_an_import(tmp_path, verb, number):
     start = START if verb == "train" else ENTRY
     program = AT_IMPORT.format(module=module, number=int(number), start=start)
     assert_ended(run("-c", program, *words, cwd=tmp_path), number)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @BOTH
