@@ -107,6 +107,19 @@ def _folder(chance: random.Random, path: Path, other: Path | None) -> str:
     return "a folder in its place"
 
 
+def _pipe(chance: random.Random, path: Path, other: Path | None) -> str:
+    path.unlink()
+    os.mkfifo(path)
+    return "a pipe in its place"
+
+
+def _device(chance: random.Random, path: Path, other: Path | None) -> str:
+    device = chance.choice(("/dev/zero", "/dev/full", "/dev/null"))
+    path.unlink()
+    path.symlink_to(device)
+    return f"a link to {device} in its place"
+
+
 def _version(chance: random.Random, path: Path, other: Path | None) -> str:
     new = chance.choice((b"0", b"2", b"99", b"-1", b'"1"', b"true", b"null", b"1e400", b"9" * 5000))
     content = path.read_bytes()
@@ -195,6 +208,8 @@ HARMS: dict[str, Harm] = {
     "zeros": Harm(_zeros, 2.0),
     "noise": Harm(_noise, 2.0),
     "folder": Harm(_folder, 0.5),
+    "pipe": Harm(_pipe, 0.5),
+    "device": Harm(_device, 0.5),
     "version": Harm(_version, 0.5),
     "swapped": Harm(_swapped, 1.0, foreign=True),
     "pickle": Harm(_pickle, 1.0),

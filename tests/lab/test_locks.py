@@ -134,6 +134,16 @@ def test_a_note_that_is_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
         assert "is in use by another process. Wait" in taken(tmp_path)
 
 
+def test_a_pipe_or_a_link_in_the_place_of_the_note_is_replaced(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    os.mkfifo(tmp_path / ".lock.json")
+    for _ in range(2):
+        with FolderLock(tmp_path):
+            assert f"process {os.getpid()} on " in taken(tmp_path)
+        (tmp_path / ".lock.json").symlink_to("mine")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_a_holder_on_another_machine_is_named_by_what_it_wrote(tmp_path):
     with FileLock(tmp_path / ".lock"):
         note(tmp_path, host="far\naway", pid=7, started=1.0)

@@ -13,6 +13,7 @@ from freezeout.storage import (
     KeptFile,
     check_values,
     json_line,
+    open_regular,
     parse_json,
     read_bytes,
     read_json,
@@ -20,6 +21,7 @@ from freezeout.storage import (
     read_text,
     write_json,
 )
+from freezeout.storage import reading as reading_module
 
 PLAN = KeptFile("plan", "Give a plan.json.", "Plan again.", CheckpointError)
 
@@ -170,3 +172,58 @@ def test_lines_of_before_there_were_checksums_and_none_at_all(file):
     file.unlink()
     file.mkdir()
     assert "Is a directory" in refusal(file, read_json_lines)
+
+
+READERS = (read_bytes, read_text, read_json, read_json_lines)
+NO_FILE = "FILE is no plan, but a pipe or a device, which may have no end. Give a plan.json."
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name")
+@pytest.mark.parametrize("read", READERS)
+def test_a_pipe_is_not_waited_for(file, read):
+    os.mkfifo(file)
+    assert refusal(file, read) == NO_FILE
+    with pytest.raises(OSError, match="not a regular file"), open_regular(file):
+        pass
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full", "/dev/null"])
+def test_a_device_is_not_read(file, read, device):
+    if not Path(device).exists():
+        pytest.skip("there is no such device")
+    file.symlink_to(device)
+    assert refusal(file, read) == NO_FILE
+
+
+def test_a_link_to_a_regular_file_is_followed(file, tmp_path):
+    (tmp_path / "other").write_text("{}")
+    file.symlink_to("other")
+    assert read_json(file, PLAN) == {}
+    with open_regular(file) as opened:
+        assert opened.read() == b"{}"
+
+
+def test_a_file_that_has_nothing_to_give_yet_is_not_taken_for_an_empty_one(file, monkeypatch):
+    """As ``/proc/kmsg``, which is regular by its mode."""
+    file.touch()
+    read, write = os.pipe()
+    monkeypatch.setattr(reading_module, "_at_once", lambda path, flags: read)
+    monkeypatch.setattr(reading_module.stat, "S_ISREG", lambda mode: True)
+    os.set_blocking(read, False)
+    assert "cannot read the plan FILE: Resource temporarily unavailable" in refusal(file)
+    os.close(write)
+
+
+def test_a_file_that_is_too_large_is_not_even_read(file, monkeypatch):
+    monkeypatch.setattr(reading_module, "_MOST_JSON", 20)
+    file.write_text(json.dumps({"a": "x" * 11}))
+    assert len(read_json(file, PLAN)["a"]) == 11
+    file.write_text(json.dumps({"a": "x" * 12}))
+    assert "is damaged: it has more than 20 bytes" in refusal(file)
+    assert read_json_lines(file, PLAN) == ([], [])  # a last line that is no line
+    file.write_text(f"{file.read_text()}\n")
+    assert read_json_lines(file, PLAN) == ([], ["line 1: more than 20 bytes"])
+    with file.open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    assert "is damaged: it has more than 20 bytes" in refusal(file)

@@ -18,12 +18,15 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from freezeout.errors import RunError
+from freezeout.storage import KeptFile, parse_json, read_bytes
 
 __all__ = ["FolderLock", "InUseError", "is_lock"]
 
 _POLL = 0.1  # seconds between tries
 _SETTLE = 1.0  # seconds for a process that has just taken a lock to say who it is
 _SAME = 2.0  # seconds by which the start of one program may seem to differ
+_NOTE = KeptFile("note of the lock", "It is not needed.", "Delete it.")
+_MOST_BYTES = 4096
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
@@ -83,6 +86,7 @@ class FolderLock:
                 raise InUseError(self._words(holder if known else None))
             time.sleep(_POLL)
         with suppress(OSError):  # a full disk does not make the lock less of one
+            self._note.unlink(missing_ok=True)  # a pipe would be waited for, a link followed
             self._note.write_text(json.dumps(asdict(_this_process())), encoding="utf-8")
         return self
 
@@ -171,10 +175,7 @@ def _this_process() -> _Holder:
 def _read(note: Path) -> _Holder | None:
     """Return what a holder wrote; ``None`` if it has not, or it is damaged."""
     try:
-        if not note.is_file():  # a pipe would be waited for
-            return None
-        with note.open("rb") as file:
-            values = json.loads(file.read(4096))
+        values = parse_json(read_bytes(note, _NOTE, most=_MOST_BYTES).decode())
         holder = _Holder(
             pid=int(values["pid"]),
             host=" ".join(str(values["host"]).split()),
@@ -182,6 +183,6 @@ def _read(note: Path) -> _Holder | None:
             since=float(values["since"]),
         )
         holder.words()  # times that no calendar has
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (RunError, OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return holder if holder.pid > 0 and math.isfinite(holder.started) else None

@@ -5,6 +5,7 @@ from freezeout.storage.digests import add_archive_digest, check_archive, with_di
 from freezeout.storage.kept import KeptFile
 from freezeout.storage.reading import (
     check_values,
+    open_regular,
     parse_json,
     read_bytes,
     read_json,
@@ -29,6 +30,7 @@ __all__ = [
     "check_values",
     "is_part",
     "json_line",
+    "open_regular",
     "parse_json",
     "read_bytes",
     "read_json",

@@ -8,7 +8,11 @@ from pathlib import Path
 from freezeout.errors import FreezeOutError, RunError
 from freezeout.text import first_line
 
-__all__ = ["KeptFile"]
+__all__ = ["KeptFile", "NotRegularError"]
+
+
+class NotRegularError(OSError):
+    """A pipe or a device is in the place of a file."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class KeptFile:
         """Return the error of one that the system does not let us read; it may be whole."""
         if isinstance(error, FileNotFoundError):
             return self.missing(path)
+        if isinstance(error, NotRegularError):
+            return self.error(
+                f"{path} is no {self.noun}, but a pipe or a device, which may have no end. "
+                f"{self.find}"
+            )
         return self.error(
             f"cannot read the {self.noun} {path}: {error.strerror or first_line(error)}. That says "
             "nothing against its content: make it readable, then do the same again."

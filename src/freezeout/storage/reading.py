@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
-from collections.abc import Callable, Mapping
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from freezeout.storage.digests import DIGEST, is_right, line_sum
-from freezeout.storage.kept import KeptFile
+from freezeout.storage.kept import KeptFile, NotRegularError
 
 __all__ = [
     "LINE_SUM",
     "check_values",
+    "open_regular",
     "parse_json",
     "read_bytes",
     "read_json",
@@ -25,12 +30,34 @@ LINE_SUM = "sum"
 """The entry of a line of JSON that holds the checksum of the others."""
 
 _MOST_BYTES = 256 << 20
+_MOST_JSON = 32 << 20  # of one value: its objects take many times as much memory
 _MOST_DEPTH = 64
 _MOST_INTEGER = 1 << 63  # what NumPy, torch and other readers of JSON can hold
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file for reading; pipes and devices may have no end, or be waited for.
+
+    Args:
+        path: The file, or a link to one.
+
+    Raises:
+        OSError: If it cannot be opened, or is something else.
+    """
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise NotRegularError(errno.EINVAL, "not a regular file, but a pipe or a device", path)
+        yield file
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting, as for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_bytes(path: Path, kept: KeptFile, *, most: int = _MOST_BYTES) -> bytes:
-    """Return the content of a file.
+    """Return the content of a regular file.
 
     Args:
         path: The file.
@@ -38,7 +65,8 @@ def read_bytes(path: Path, kept: KeptFile, *, most: int = _MOST_BYTES) -> bytes:
         most: Bytes that it may have; one more is no such file.
 
     Raises:
-        FreezeOutError: `kept.error`, if it is not there, cannot be read or is too large.
+        FreezeOutError: `kept.error`, if it is not there, cannot be read, is too large, or is a pipe
+            or a device.
     """
     try:
         return _content(path, kept, most)
@@ -49,15 +77,18 @@ def read_bytes(path: Path, kept: KeptFile, *, most: int = _MOST_BYTES) -> bytes:
 def _content(path: Path, kept: KeptFile, most: int) -> bytes:
     """Do the same, but pass on that there is no file."""
     try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content: bytes | None = b"" if size > most else file.read(most + 1)
+            if content is None:  # a file of the system that has nothing to give yet
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
     except FileNotFoundError:
         raise
     except ValueError as error:  # a zero byte in its name
         raise kept.missing(path) from error
     except OSError as error:
         raise kept.unreadable(path, error) from error
-    if len(content) > most:
+    if max(size, len(content)) > most:
         raise kept.damaged(path, f"it has more than {most:,} bytes")
     return content
 
@@ -83,7 +114,7 @@ def read_json(path: Path, kept: KeptFile) -> dict[str, Any]:
         FreezeOutError: `kept.error`, if it is not there, cannot be read, is no such file, or has
             changed since it was written.
     """
-    text = read_text(path, kept)
+    text = read_text(path, kept, most=_MOST_JSON)
     try:
         values = parse_json(text)
     except ValueError as error:
@@ -139,6 +170,8 @@ def read_json_lines(
 
 
 def _parse_line(line: bytes) -> dict[str, Any]:
+    if len(line) > _MOST_JSON:
+        raise ValueError(f"more than {_MOST_JSON:,} bytes")
     try:
         values = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:

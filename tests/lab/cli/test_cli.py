@@ -435,6 +435,26 @@ def test_several_processes_without_a_launcher_are_refused_once(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WORLD_SIZE", "9" * 5000, "must be whole numbers"),
+        ("WORLD_SIZE", "9" * 15, "WORLD_SIZE must be at most 65,536, got 999999999999999"),
+        ("LOCAL_RANK", "9" * 5000, "must be whole numbers"),
+        ("MASTER_PORT", "9" * 5000, "MASTER_PORT must be a port from 1 to 65535"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_numbers_of_a_launcher_that_cannot_be(monkeypatch, capsys, variable, value, message):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv(variable, value)
+    assert message in refused(capsys, "train")
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "any"])
 def test_a_port_at_which_nobody_can_meet_is_refused(monkeypatch, capsys, port):
     for name in ("RANK", "LOCAL_RANK"):

@@ -248,6 +248,7 @@ def test_a_sweep_tells_what_failed_and_goes_on(tmp_path, monkeypatch, capsys):
     assert code == 2
     assert err.count("\n") == 1
     assert "2 runs failed, the others are done. First: " in err
+    assert len(re.findall("^failed: .*: training diverged", out, re.M)) == 2
     assert "training diverged" in err
     assert "--retry" in err
     assert len(re.findall(r": error \d+\.\d\d %$", out, re.M)) == 2
@@ -370,6 +371,13 @@ def test_a_signal_stops_a_sweep_with_all_saved(tmp_path, number, capsys):
 
 
 # --- report --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epoch", ["9" * 17, "9" * 5000, "253402300800"], ids=len)
+def test_a_day_that_no_calendar_has_is_refused(compared, capsys, monkeypatch, tmp_path, epoch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    line = refused(capsys, "report", compared[0], "--out", tmp_path)
+    assert "SOURCE_DATE_EPOCH must be seconds since 1970" in line
 
 
 def test_report_makes_a_page_of_an_experiment(compared, capsys, monkeypatch):

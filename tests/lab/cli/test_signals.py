@@ -95,7 +95,7 @@ def test_during_an_import(tmp_path, verb, number):
     start = START if verb == "train" else ENTRY
     program = AT_IMPORT.format(module=module, number=int(number), start=start)
     assert_ended(run("-c", program, *words, cwd=tmp_path), number)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @BOTH

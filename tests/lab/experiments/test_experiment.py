@@ -291,6 +291,17 @@ def test_costs_that_cannot_be_read_for_a_moment_are_not_called_damaged(tmp_path,
         experiment.run(Pretend())
 
 
+def test_costs_that_cannot_be_read_are_not_called_damaged(tmp_path):
+    experiment = made(tmp_path, arms={"equal_time": True})
+    experiment.run(Pretend())
+    path = experiment.plan_file(experiment.grid.cells[0])
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CostError, match=r"cannot read the plan .*: Is a directory") as caught:
+        experiment.done()
+    assert "damaged" not in str(caught.value)
+
+
 def test_damaged_data_are_prepared_anew(tmp_path):
     experiment = made(tmp_path, t0=1.0)
     experiment.run(Pretend())

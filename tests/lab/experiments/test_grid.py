@@ -59,6 +59,8 @@ def test_a_variant_is_read_and_named(text, variant):
         "cubic:0.8:unscaled:x",
         "cubic:0.8:max_freezes=0",
         "cubic:0.8:max_freezes=3:unscaled",
+        f"cubic:0.8:max_freezes={10**18}",
+        pytest.param(f"cubic:0.8:max_freezes={'9' * 5000}", id="max_freezes=9...9"),
         "cubic:0.8x",
         "0.8:cubic",
     ],

@@ -18,6 +18,7 @@ from freezeout.planning import Plan
 from freezeout.schedule import Schedule
 from tests.lab.experiments.damage import fail_to_open
 from tests.lab.experiments.small_experiments import job, made_forecast
+from tests.lab.other_user import folder_of_another_user
 from tests.lab.runs import KillAt, KilledError, assert_same_end, small, train
 from tests.strategies import made_costs
 
@@ -101,6 +102,15 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"holds a run with lr=0\.1, but 0\.2 is asked for"):
         run_job(job(tmp_path / "job", lr=0.2))
     assert job_status(job(tmp_path / "job")) == "done"
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named():
+    with folder_of_another_user() as place:
+        (place / "run").mkdir(mode=0)
+        with pytest.raises(RunError, match=r"cannot look into .*run: Permission denied\. Fix"):
+            job_status(job(place / "run"))
+        (place / "run").chmod(0o700)
+        assert job_status(job(place / "run")) == "new"
 
 
 def test_a_run_that_was_killed_as_it_began_begins_again(tmp_path):

@@ -349,6 +349,11 @@ def test_a_stopped_experiment_goes_on_to_the_same_bits(cluster, tmp_path, monkey
     assert_same_end(RunFolder(run), train(tmp_path / "again", **LONG, seed=seed))
 
 
+@pytest.mark.parametrize("address", ["a..b:1", f"localhost:{'9' * 5000}", "localhost:99999"])
+def test_an_address_that_cannot_be_has_nobody_who_listens(address):
+    assert ray_cluster._silence(address)
+
+
 @pytest.mark.slow
 def test_a_lost_cluster_is_told_and_the_same_command_goes_on(cluster, tmp_path, monkeypatch):
     """It is played: a cluster that is really gone would be gone for the other tests."""

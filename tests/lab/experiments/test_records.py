@@ -1,14 +1,18 @@
 """Records of runs that were trained one by one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from freezeout.errors import RunError
 from freezeout.lab.evidence import compare
 from freezeout.lab.experiments import read_run, read_runs, run_job
+from freezeout.lab.experiments.run_record import FoundRun
+from freezeout.lab.experiments.told_apart import short_names, told_apart
 from freezeout.lab.training import RunFolder, start
 from tests.lab.experiments.small_experiments import LABEL, job
+from tests.lab.report.records import record
 from tests.lab.runs import KillAt, KilledError, small, train
 
 
@@ -52,6 +56,23 @@ def test_the_same_cell_in_several_experiments_is_told_apart_by_their_folders(tmp
             run_job(job(tmp_path / place / "runs" / "cell" / "arm" / f"seed-{seed}", seed=seed))
     records, _ = read_runs([tmp_path])
     assert {r.cell for r in records} == {"small (p1/x)", "small (p2/x)"}
+
+
+def test_a_run_has_a_name_wherever_one_stands(tmp_path, monkeypatch):
+    train(tmp_path / "a")
+    monkeypatch.chdir(tmp_path / "a")
+    for folders in (["."], [".", ".."], [".."], ["../a", "."]):
+        records, unread = read_runs(map(Path, folders))
+        assert [run.name for run in records] == ["a"]
+        assert unread == []
+
+
+def test_a_run_at_the_top_of_a_disk_has_a_name_and_an_experiment():
+    top = Path("/")
+    assert short_names([top]) == ["/"]
+    assert len({*short_names([top, top / "x"])}) == 2
+    run = FoundRun(top, small(), True, record("a", seed=0))
+    assert told_apart([run]) == [run.record]
 
 
 def finish_by_hand(folder):

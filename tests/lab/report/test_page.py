@@ -1,6 +1,7 @@
 """The page of a report and its files: contents, escaping, same bytes, nothing from outside."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -440,3 +441,9 @@ def test_matplotlib_is_loaded_only_to_draw() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_pipe_in_the_place_of_an_older_page_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "report.html")
+    with pytest.raises(OSError, match="not a regular file"):
+        write_report(tmp_path, [RUNS[0]], title="A", date="2017-06-15", sections=[])

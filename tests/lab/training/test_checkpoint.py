@@ -120,6 +120,12 @@ def test_one_of_before_there_were_digests_is_read(tmp_path):
     assert load_checkpoint(tmp_path / "old.pt")["x"].tolist() == [1, 1, 1]
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is no checkpoint, but a pipe or a"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+
+
 def test_a_flipped_bit_anywhere_is_refused(tmp_path):
     file = tmp_path / "checkpoint.pt"
     save_checkpoint(file, {"x": torch.arange(50.0)})

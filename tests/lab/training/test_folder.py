@@ -1,6 +1,7 @@
 """The folder of a run: what counts as empty, who holds it, which number it gets."""
 
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -306,3 +307,18 @@ def test_two_that_resume_at_once(whole, tmp_path):
     assert "is in use by process" in done.stderr
     assert done.stderr.count("\n") == 1
     assert json_line({"event": "end"})[:8] in folder.log_file.read_text()
+
+
+@pytest.mark.parametrize(
+    "replace", [lambda path: path.mkdir(), os.mkfifo], ids=["a folder", "a pipe"]
+)
+def test_what_is_no_file_is_not_taken_for_a_file_that_is_missing(folder, replace):
+    assert folder.plan() is None
+    folder.path.mkdir()
+    assert folder.plan() is None
+    replace(folder.plan_file)
+    with pytest.raises(CheckpointError, match=r"plan.*plan\.json"):
+        folder.plan()
+    replace(folder.settings_file)
+    with pytest.raises(RunError, match=r"settings\.toml"):
+        folder.settings()

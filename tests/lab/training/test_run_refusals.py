@@ -73,6 +73,24 @@ def test_a_truncated_checkpoint_is_refused(whole, tmp_path):
     assert unchanged(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "wrn-0-0"}, "device must be auto, cpu, cuda or cuda:N, got 'wrn-0-0'"),
+        ({"data_dir": ""}, "data_dir must name a folder, got ''"),
+        ({"checkpoint_minutes": -1.0}, "checkpoint_minutes must be above 0"),
+        ({"checkpoint_minutes": "often"}, "checkpoint_minutes must be a number"),
+    ],
+    ids=str,
+)
+def test_what_no_setting_can_be_is_refused_on_resume_too(whole, changes, message):
+    before = unchanged(whole)
+    with pytest.raises(RunError) as caught:
+        resume(whole, changes)
+    assert message in str(caught.value)
+    assert unchanged(whole) == before
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="there is no run in"):
         resume(RunFolder(tmp_path))

@@ -103,6 +103,13 @@ def _run(options: argparse.Namespace) -> int:
 def _today() -> str:
     """Return today, or the day of ``SOURCE_DATE_EPOCH``, so that a page can be made again."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if epoch.isdecimal():
-        return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).date().isoformat()
-    return datetime.date.today().isoformat()
+    if not epoch.isdecimal():
+        return datetime.date.today().isoformat()
+    try:
+        day = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).date()
+    except (ValueError, OverflowError, OSError) as error:
+        raise RunError(
+            "SOURCE_DATE_EPOCH must be seconds since 1970 that end before the year 10000. Unset "
+            "it, or give the time of the page."
+        ) from error
+    return day.isoformat()

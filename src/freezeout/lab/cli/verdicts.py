@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from freezeout.errors import RunError
@@ -60,7 +61,7 @@ def show(experiment: Experiment, verb: str, *, finished: bool, margin: float = M
         print(f"stopped, all saved; go on with: {command(verb, '--resume', folder)}")
         return stop_code()
     if unread:
-        _tell_failed(unread, folder, verb)
+        _tell_unread(unread, folder, verb)
         return 2
     left = experiment.grid.size - experiment.done()
     if left:  # such as by a disk that failed for a moment
@@ -71,11 +72,25 @@ def show(experiment: Experiment, verb: str, *, finished: bool, margin: float = M
     return 0
 
 
-def _tell_failed(failed: list[Unread], folder: Path, verb: str) -> None:
-    runs = "run" if len(failed) == 1 else "runs"
+def _tell_unread(unread: Sequence[Unread], folder: Path, verb: str) -> None:
+    """Name the runs that are missing, and say in one line what to do about them."""
+    for run in unread:
+        print(f"{'failed' if run.failed else 'left out'}: {run.name}: {run.reason}")
+    failed = sum(run.failed for run in unread)
+    found, advice = [], []
+    if failed:
+        found.append(f"{_runs(failed)} failed")
+        advice.append(f"Try again with: {command(verb, '--resume', folder, '--retry')}")
+    if failed < len(unread):
+        found.append(f"{_runs(len(unread) - failed)} cannot be read")
+        again = command(verb, "--resume", folder)
+        advice.insert(0, f"Copy again what cannot be read, or delete it, then: {again}")
     print(
-        f"freezeout: error: {len(failed)} {runs} failed, the others are done. First: "
-        f"{failed[0].name}: {failed[0].reason} Try again with: "
-        f"{command(verb, '--resume', folder, '--retry')}",
+        f"freezeout: error: {' and '.join(found)}, the others are done. First: "
+        f"{unread[0].name}: {unread[0].reason.rstrip('.')}. {'; or '.join(advice)}",
         file=sys.stderr,
     )
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from freezeout.errors import DataError
+from freezeout.storage import open_regular
 
 __all__ = [
     "MOST_BYTES",
@@ -64,10 +64,7 @@ def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a regular file; a pipe or a device could be read without end."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder says so when opened
-            raise OSError("not a regular file")
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             yield stream
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error

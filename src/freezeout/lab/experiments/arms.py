@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _TEXT = re.compile(
-    r"(\w+):(0?\.[0-9]+|1(?:\.0*)?|0)(:scaled|:unscaled)?(?::max_freezes=([1-9][0-9]*))?"
+    r"(\w+):(0?\.[0-9]+|1(?:\.0*)?|0)(:scaled|:unscaled)?(?::max_freezes=([1-9][0-9]{0,17}))?"
 )
 
 

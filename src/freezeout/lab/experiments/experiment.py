@@ -196,11 +196,11 @@ class Experiment:
             RunError: If the file is damaged or cannot be read.
         """
         path = self.plan_file(cell)
-        if not path.is_file():
-            return False
         try:
             Plan.load(path)
         except FreezeOutError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return False
             if isinstance(error.__cause__, OSError):
                 raise
             raise RunError(

@@ -129,10 +129,16 @@ def job_status(job: Job) -> Status:
             does not let it be read, which says nothing about the run.
     """
     folder = RunFolder(job.folder)
-    if not folder.settings_file.is_file():
-        return "failed" if _failed_file(job).is_file() else "new"
-    if _failed_file(job).is_file():
+    try:
+        failed, begun = _failed_file(job).is_file(), folder.settings_file.is_file()
+    except OSError as error:
+        raise RunError(
+            f"cannot look into {job.folder}: {error.strerror}. Fix the permissions of that folder."
+        ) from error
+    if failed:
         return "failed"
+    if not begun:
+        return "new"
     try:
         settings = folder.settings()
     except FreezeOutError as error:

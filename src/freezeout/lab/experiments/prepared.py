@@ -12,7 +12,7 @@ import torch
 from freezeout.errors import FreezeOutError, RunError
 from freezeout.lab.data import Dataset
 from freezeout.lab.training import Settings, prepare
-from freezeout.storage import KeptFile, archive_trouble, write_archive
+from freezeout.storage import KeptFile, archive_trouble, open_regular, write_archive
 from freezeout.text import first_line
 
 __all__ = ["load_prepared", "prepared_file", "save_prepared"]
@@ -90,7 +90,7 @@ def load_prepared(path: Path) -> Dataset:
         RunError: If the file is not there, cannot be read, is damaged or of another version.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _dataset(path, file)
     except FreezeOutError:
         raise

@@ -26,10 +26,12 @@ class Unread:
     Attributes:
         name: Its folder, as shown.
         reason: Why, in one line: it failed, or cannot be read.
+        failed: Whether it failed; else what is there cannot be read.
     """
 
     name: str
     reason: str
+    failed: bool = False
 
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, OSError]]]:
@@ -97,7 +99,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[RunRecord], list[Unread]]:
     for path, name in zip(paths, short_names(paths), strict=True):
         reason = failure(path)
         if reason is not None:
-            unread.append(Unread(name, _short(reason)))
+            unread.append(Unread(name, _short(reason), failed=True))
             continue
         try:
             runs.append(read_folder(path, name))

@@ -60,7 +60,7 @@ def told_apart(runs: Sequence[FoundRun]) -> list[RunRecord]:
 
 def _root(path: Path) -> Path:
     """Return the folder of the experiment that a run belongs to."""
-    above = path.resolve().parents
+    above = path.resolve().parents or [path]
     root = above[min(2, len(above) - 1)]
     return root.parent if root.name == "runs" else root
 
@@ -87,7 +87,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
         Texts that can be printed; what cannot is written as in Python.
     """
     if len(paths) == 1:
-        return [_printable(paths[0].name)]
+        return [_printable(paths[0].resolve().name or str(paths[0].resolve()))]
     whole = [path.resolve().parts for path in paths]
     shared = 0
     while len({parts[shared] for parts in whole if len(parts) > shared + 1}) == 1 and all(

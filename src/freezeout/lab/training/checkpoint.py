@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from freezeout.errors import CheckpointError, FreezeOutError
-from freezeout.storage import KeptFile, archive_trouble, write_archive
+from freezeout.storage import KeptFile, archive_trouble, open_regular, write_archive
 
 __all__ = ["FORMAT", "load_checkpoint", "save_checkpoint"]
 
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: If it is not there, cannot be read, is damaged or of another version.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             trouble = archive_trouble(file)
             if trouble:
                 raise _FILE.damaged(path, trouble)

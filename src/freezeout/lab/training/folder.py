@@ -374,11 +374,14 @@ def slug(text: str) -> str:
 
 
 def _may_be_there(file: Path) -> bool:
-    """Return whether a file is there, or whether nobody can tell, which reading it will say."""
+    """Return whether anything has that name, or nobody can tell, which reading it will say."""
     try:
-        return file.is_file()
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
     except OSError:
-        return True
+        pass
+    return True
 
 
 def _plain(value: Any) -> Any:

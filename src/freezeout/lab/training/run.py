@@ -291,7 +291,7 @@ def _saved(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Settings, dic
     state = load_checkpoint(folder.checkpoint) if begun else None
     if state is not None:
         _check_same(folder, settings, state.get("settings"))
-    return replace(settings, **changes), state
+    return Settings.from_dict({**settings.to_dict(), **changes}), state
 
 
 def _check_unpredicted(settings: Settings, predict: bool | None, processes: Processes) -> None:

@@ -118,7 +118,7 @@ def _silence(address: str) -> str | None:
         return "it has no port"
     try:
         socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=5.0).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # a host or a port that cannot be
         return getattr(error, "strerror", None) or first_line(error)
     return None
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from freezeout.lab.evidence import RunRecord
 from freezeout.lab.report.grouping import cells
 from freezeout.lab.report.table import Section
-from freezeout.storage import write_atomically
+from freezeout.storage import open_regular, write_atomically
 
 if TYPE_CHECKING:
     from freezeout.lab.report.figures import FileKind
@@ -85,7 +85,8 @@ def _write(path: Path, content: bytes) -> None:
 def _linked_files(page: Path) -> set[str]:
     """Return the files that an older page links to, if it is one of ours."""
     try:
-        old = page.read_text(encoding="utf-8", errors="replace")
+        with open_regular(page) as file:
+            old = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return set()
     return set(_LINKED_FILE.findall(old)) if _GENERATOR in old else set()

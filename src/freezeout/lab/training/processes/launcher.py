@@ -35,6 +35,7 @@ __all__ = ["Launcher"]
 _PATIENCE = timedelta(seconds=10)  # for rank 0 to say what went wrong
 _LINGER = timedelta(seconds=3)
 _ARRIVAL = timedelta(minutes=10)  # of all processes, at the beginning
+_MOST = 1 << 16  # processes
 
 
 class Launcher:
@@ -68,8 +69,15 @@ class Launcher:
                 f"RANK must lie in 0 to {self._size - 1} (WORLD_SIZE - 1) and LOCAL_RANK be at "
                 f"least 0, got {self._rank} and {self._local}. Start all processes with torchrun."
             )
+        if self._size > _MOST:
+            raise RunError(
+                f"WORLD_SIZE must be at most {_MOST:,}, got {self._size}. It is the number of "
+                "processes; torchrun sets it."
+            )
         port = environ["MASTER_PORT"]
-        if not (port.isdecimal() and 0 < int(port) < 2**16):  # at 0 each would wait at its own
+        if not (
+            port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16
+        ):  # at 0 each would wait at its own
             raise RunError(
                 f"MASTER_PORT must be a port from 1 to 65535, got {port!r}. All processes meet "
                 "there; torchrun chooses one by itself."
