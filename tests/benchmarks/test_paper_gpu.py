@@ -191,6 +191,7 @@ def test_the_protocol_is_the_papers(tmp_path, monkeypatch):
     names = []
     monkeypatch.setattr("freezeout.lab.training.preparation.pick_device", lambda name: name)
     monkeypatch.setattr(Experiment, "run", lambda self, *_, **__: names.append(self.grid) or True)
+    monkeypatch.setattr(Experiment, "done", lambda self: self.grid.size)
     assert gpu.main(["--out", str(tmp_path), "--data-dir", str(tmp_path)]) == 0
     for grid in names:
         (cell,) = grid.cells
@@ -343,7 +344,7 @@ def test_wrong_arguments_are_refused_in_one_line(arguments, message, tmp_path, m
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--processes", "0"], "--processes must be a whole number from 1 to 1,024, got 0"),
+        (["--processes", "0"], "--processes must lie in 1 to 1024, got 0"),
         (["--precision", "fp8"], "precision must be one of"),
         (["--epochs", "9999999"], "epochs must be at most 1e+06"),
         (["--data", "cifar10", "--data-dir", "."], "cifar"),

@@ -108,7 +108,8 @@ def test_in_ordinary_code(tmp_path, verb, function, number):
     words = [verb, *SMALL_ARGUMENTS, "--data", f"custom:{function}"]
     assert_ended(run("-m", "freezeout", *words, cwd=tmp_path), number)
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left <= {"custom.py", "experiment.json", ".lock"}
+    # In a finalizer nothing can be cleaned up: a note about a lock may stay, which nobody holds.
+    assert left <= {"custom.py", "experiment.json", ".lock", ".lock.json"}
 
 
 @BOTH

@@ -17,6 +17,8 @@ else:
 import pytest
 import tomli_w
 
+from freezeout.storage import reading
+
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2.5, -0.5, 101, 10**12, 10**13, 10**18, 10**300, -(10**300)),
     *(1e-300, 1e300, 5e-324, float("nan"), float("inf"), "", "7", "x", "<script>alert(1)</script>"),
@@ -30,14 +32,14 @@ FILES = ("settings.toml", "log.jsonl", "summary.json", "arm.json", "plan.json", 
 
 def fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let the disk fail for a file of this name."""
-    really = Path.open
+    really = reading._at_once
 
-    def opened(path: Path, *args: Any, **rest: Any) -> Any:
-        if path.name == name:
+    def opened(path: str, flags: int) -> int:
+        if Path(path).name == name:
             raise OSError(errno.EIO, "Input/output error")
-        return really(path, *args, **rest)
+        return really(path, flags)
 
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(reading, "_at_once", opened)
 
 
 def damage(folder: Path, choose: random.Random) -> str:

@@ -217,6 +217,7 @@ def test_a_stop_ends_all_of_a_team_wherever_they_are(tmp_path, kind):
         events.append(event)
         if event.kind == kind and event.task is team[1] and event.step == (kind == "turn") * 4:
             os.kill(os.getpid(), signal.SIGTERM)
+            assert runner._stop.wait(60)  # the main thread has it
 
     runner._tell = tell
     assert not runner.run([team])
