@@ -66,7 +66,10 @@ MARGIN = 0.75
 """Minutes of a piece that are kept free, for loading and for saving at the end."""
 
 STOPPED = 130
-"""The exit status of ``freezeout sweep`` when it was stopped with all saved."""
+"""The exit status of a piece that was stopped with all saved."""
+
+_STOPS = (STOPPED, 143)
+"""Those of ``freezeout sweep``, by ``SIGINT`` or its time and by ``SIGTERM``."""
 
 
 # ---------------------------------------------------------------- one piece
@@ -107,7 +110,7 @@ def piece(
         say(f"\n{name}:")
         words = ["--out", str(folder), "--minutes", str(left), "--drop-checkpoints", *passed]
         code = freezeout(["sweep", str(sweep_file(name, cells[name], given)), *words])
-        if code == STOPPED or (code and not (folder / "experiment.json").is_file()):
+        if code in _STOPS or (code and not (folder / "experiment.json").is_file()):
             return code
         status = max(status, code)  # a cell in which something failed does not hold up the others
     return status

@@ -3,11 +3,14 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from freezeout.lab.cli import main
+from freezeout.lab.training import StopSignals, stop_code
 from tests.lab.experiments.processes import children, read, wait_for
 from tests.lab.runs import SMALL_ARGUMENTS
 
@@ -199,3 +202,11 @@ def test_no_process_of_an_experiment_is_left_behind(tmp_path, number, times):
     assert process.returncode == code
     assert err == "" or (times == 2 and err == line)
     wait_for(lambda: not any(read(Path(f"/proc/{child}/cmdline")) for child in found))
+
+
+def test_a_stop_of_earlier_work_is_forgotten():
+    with StopSignals(threading.Event()):
+        signal.raise_signal(signal.SIGTERM)
+    assert stop_code() == 143
+    main(["report", "absent"])
+    assert stop_code() == 130

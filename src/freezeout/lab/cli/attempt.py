@@ -14,7 +14,7 @@ from freezeout.lab.cli.parser import UsageError, make_parser
 from freezeout.lab.cli.paths import refusal
 from freezeout.lab.cli.signals import end_line
 from freezeout.lab.streams import outlive
-from freezeout.lab.training import Interrupted
+from freezeout.lab.training import Interrupted, forget_signals
 from freezeout.lab.training.processes import End
 from freezeout.text import one_line, printable
 
@@ -39,6 +39,7 @@ def attempt(arguments: Sequence[str] | None) -> int:
     Returns:
         The exit code. One of several joined processes ends with it instead of returning.
     """
+    forget_signals()
     options = _parse(arguments)  # --help and the like end here, and need no other process
     if is_launched():
         from freezeout.lab.training.processes import Launcher

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from freezeout.lab.training.processes import Processes
     from freezeout.lab.training.run import MOVABLE, RunResult, resume, start
     from freezeout.lab.training.settings import Settings, check_names, setting_fields
-    from freezeout.lab.training.signals import Interrupted, StopSignals, stop_code
+    from freezeout.lab.training.signals import (
+        Interrupted,
+        StopSignals,
+        forget_signals,
+        stop_code,
+    )
     from freezeout.lab.training.stretch import on_machine
     from freezeout.lab.training.summary import RunSummary, save_summary, summarise
     from freezeout.lab.training.tensorboard import TensorBoardObserver
@@ -54,6 +59,7 @@ __all__ = [
     "cost_differences",
     "drop_empty",
     "forecast",
+    "forget_signals",
     "held",
     "measured_saving",
     "most_threads",
@@ -130,7 +136,12 @@ if not TYPE_CHECKING:
                 "check_names",
                 "setting_fields",
             ),
-            "freezeout.lab.training.signals": ("Interrupted", "StopSignals", "stop_code"),
+            "freezeout.lab.training.signals": (
+                "Interrupted",
+                "StopSignals",
+                "forget_signals",
+                "stop_code",
+            ),
             "freezeout.lab.training.stretch": ("on_machine",),
             "freezeout.lab.training.summary": (
                 "RunSummary",

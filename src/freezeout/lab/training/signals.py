@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Interrupted", "StopSignals", "stop_code"]
+__all__ = ["Interrupted", "StopSignals", "forget_signals", "stop_code"]
 
 _stopped_by: list[int] = []  # the signals that have stopped work in this process
 
@@ -32,11 +32,16 @@ class Interrupted(KeyboardInterrupt):
         return int(error.number if isinstance(error, Interrupted) else signal.SIGINT)
 
 
+def forget_signals() -> None:
+    """Forget the signals of earlier work in this process, for `stop_code`."""
+    _stopped_by.clear()
+
+
 def stop_code() -> int:
     """Return the exit code of work that was stopped and can go on.
 
     Returns:
-        143 if `StopSignals` has got a ``SIGTERM`` in this process, else 130.
+        143 if `StopSignals` has got a ``SIGTERM`` since `forget_signals`, else 130.
     """
     return 128 + (_stopped_by[-1] if _stopped_by else signal.SIGINT)
 
