@@ -55,12 +55,16 @@ class BaseRates:
         assert scheduler is not None, "only the scheduler itself calls"
         return scheduler
 
-    def write(self, factors: Sequence[float]) -> None:
-        """Set the rates: base rates times factors, one for each group."""
+    def write(self, factors: Sequence[float]) -> list[float | torch.Tensor] | None:
+        """Set the rates, base rates times factors; return them if they are plain numbers.
+
+        Args:
+            factors: One for each group.
+        """
         ours = self._ours
         self._factors = factors
         rates = [base * factor for base, factor in zip(ours.base_lrs, factors, strict=True)]
-        self.last.write(ours.optimizer.param_groups, rates)
+        return rates if self.last.write(ours.optimizer.param_groups, rates) else None
 
     def are_ours(self) -> bool:
         """Return whether all rates are those that were set."""

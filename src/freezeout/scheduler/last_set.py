@@ -28,15 +28,27 @@ class LastSet:
         self._rates: list[Any] = []  # the very objects that lie in the groups
         self._initial: list[Any] = []
         self._versions: dict[int, int] = {}  # of those that are tensors
+        self._is_plain = False  # nothing changed since, and no tensor: known at every step
 
     def forget(self) -> None:
         """Take the rates as they are, whoever set them."""
         self._groups = []
+        self._is_plain = False
 
     def write(
         self, groups: Sequence[dict[str, Any]], rates: Sequence[float | torch.Tensor]
-    ) -> None:
-        """Set the rate of every group, and note it. A tensor stays the same tensor."""
+    ) -> bool:
+        """Set the rate of every group, and note it. A tensor stays the same tensor.
+
+        Returns:
+            Whether all groups are known to hold plain numbers.
+        """
+        if self._is_plain:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+            self._rates = list(rates)
+            self._is_plain = False
+            return True
         if self._versions and len(self._rates) == len(groups):
             for group, kept in zip(groups, self._rates, strict=True):
                 if isinstance(kept, torch.Tensor) and not isinstance(group["lr"], torch.Tensor):
@@ -56,6 +68,7 @@ class LastSet:
             self.note_initial(groups)
         else:
             self._note_versions()
+        return False
 
     def note_initial(self, groups: Sequence[dict[str, Any]]) -> None:
         """Take every ``initial_lr`` as it is."""
@@ -64,6 +77,7 @@ class LastSet:
 
     def is_untouched(self, groups: Sequence[dict[str, Any]]) -> bool:
         """Return whether nothing at all was changed: the question of every step."""
+        self._is_plain = False
         if len(groups) != len(self._groups):
             return not self._groups
         for group, ours, rate, initial in zip(
@@ -75,7 +89,10 @@ class LastSet:
                 or group.get("initial_lr") is not initial
             ):
                 return False
-        return not self._versions or all(
+        if not self._versions:
+            self._is_plain = True
+            return True
+        return all(
             tensor._version == self._versions[id(tensor)]
             for tensor in (*self._rates, *self._initial)
             if isinstance(tensor, torch.Tensor)

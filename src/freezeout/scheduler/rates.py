@@ -374,7 +374,10 @@ class RateScheduler(LRScheduler):
                     f"call freezeout.unfreeze(model), then make a new optimizer and a new {kind}."
                 )
             if set_rates and self._base is not None:
-                self._base.write(self._group_factors())
+                plain = self._base.write(self._group_factors())
+                if plain is not None:
+                    self._last_lr = [*plain]
+                    return
             elif set_rates:
                 LastSet().write(groups, self._rates())
         self._last_lr = [

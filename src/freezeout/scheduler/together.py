@@ -61,6 +61,8 @@ class Together:
     @property
     def due(self) -> int:
         """How many layers all of them are done with; one that is frozen whole has no say."""
+        if len(self._members) == 1 and (only := self._members[0]()) is not None:
+            return only._due
         members = [member for seen in self._members if (member := seen()) is not None]
         depths = {member._due for member in members}
         if len(depths) > 1:
