@@ -1,0 +1,165 @@
+"""Which tensors are the same in every pass: what frozen layers hold, and buffers that nobody moves.
+
+They are found in the live model. Before each pass all of them are looked at: one that was written
+into, replaced or converted has another name in expressions from then on, so nothing that was
+computed from the old one is taken for the new. One that moves again and again counts as active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from freezeout.layers import Layers, named_modules
+
+__all__ = ["Constant", "Constants", "Generations"]
+
+_REST = 8
+"""Passes for which a constant must not have moved, or it is active from its second move on."""
+
+
+class Generations:
+    """How often each constant has moved, by its name; kept while boundaries come and go."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        self.restless: set[str] = set()
+
+    def move(self, name: str, at: int) -> None:
+        """Note that a constant has moved.
+
+        Args:
+            name: Its qualified name.
+            at: The number of the pass before which that was seen.
+        """
+        if at - self._last.get(name, at - _REST) < _REST:
+            self.restless.add(name)
+        self._last[name] = at
+        self._count[name] = self._count.get(name, 0) + 1
+
+    def name(self, name: str) -> str:
+        """Return the name for expressions: another one after each move."""
+        count = self._count.get(name, 0)
+        return f"{name}, moved {count} times" if count else name
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A tensor that counts as the same in every pass.
+
+    Attributes:
+        name: Its qualified name.
+        place: The register of the module that holds it.
+        key: Its name there.
+        tensor: The tensor.
+        version: Its version when it was taken for a constant.
+        pointer: Where its values were then.
+        dtype: Its data type then.
+        of_layer: Whether a frozen layer holds it.
+    """
+
+    name: str
+    place: dict[str, Any]
+    key: str
+    tensor: torch.Tensor
+    version: int
+    pointer: int
+    dtype: torch.dtype
+    of_layer: bool
+
+    @property
+    def is_still(self) -> bool:
+        """Whether it is in its place and was not written into."""
+        tensor = self.tensor
+        return (
+            self.place.get(self.key) is tensor
+            and tensor._version == self.version
+            and tensor.data_ptr() == self.pointer
+            and tensor.dtype == self.dtype
+        )
+
+
+class Constants:
+    """The constants of a model whose first layers are frozen.
+
+    Args:
+        layers: Its layers, as they are now.
+        depth: Length of the frozen prefix.
+        generations: What is known of moves so far.
+        forms: The sharded parameter of each gathered one, by the gathered one's ``id``.
+
+    Attributes:
+        by_id: Each constant by the ``id`` of its tensor.
+        scattered: Names of frozen parameters of which this process holds only a part, or of
+            another kind than PyTorch's own.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        depth: int,
+        generations: Generations,
+        forms: Mapping[int, nn.Parameter],
+    ) -> None:
+        self.generations = generations
+        self.by_id: dict[int, Constant] = {}
+        self.scattered: list[str] = []
+        self._all: list[Constant] = []
+        frozen = {id(m) for layer in layers[:depth] for m in layer.modules}
+        owned = {id(p) for layer in layers[:depth] for _, p in layer.parameters}
+        owned |= {gathered for gathered, share in forms.items() if id(share) in owned}
+        for path, module in named_modules(layers.model, remove_duplicate=False):
+            prefix = f"{path}." if path else ""
+            for key, parameter in module._parameters.items():
+                if parameter is not None and id(parameter) in owned and _rests(parameter):
+                    self._add(f"{prefix}{key}", module._parameters, key, parameter, True)
+            of_layer = id(module) in frozen
+            if of_layer or not (_has_parameters(module) or isinstance(module, _NormBase)):
+                for key, buffer in module._buffers.items():
+                    if buffer is not None:
+                        self._add(f"{prefix}{key}", module._buffers, key, buffer, of_layer)
+
+    def _add(
+        self, name: str, place: dict[str, Any], key: str, tensor: torch.Tensor, of_layer: bool
+    ) -> None:
+        if type(tensor) not in (torch.Tensor, nn.Parameter, nn.Buffer):
+            if of_layer:
+                self.scattered.append(name)
+            return
+        if name in self.generations.restless or tensor.requires_grad or tensor.is_inference():
+            return
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            return
+        found = Constant(
+            *(name, place, key, tensor, tensor._version, tensor.data_ptr(), tensor.dtype, of_layer)
+        )
+        self._all.append(found)
+        self.by_id.setdefault(id(tensor), found)
+
+    def moved(self) -> list[str]:
+        """Return the names of those that were written into, replaced or converted."""
+        return [constant.name for constant in self._all if not constant.is_still]
+
+    def __iter__(self) -> Iterator[Constant]:
+        return iter(self._all)
+
+    def holds_all_of(self, module: nn.Module) -> bool:
+        """Return whether every parameter and buffer in a module is a constant."""
+        return all(
+            id(tensor) in self.by_id
+            for tensor in (*module.parameters(), *module.buffers())
+        )
+
+
+def _rests(parameter: nn.Parameter) -> bool:
+    return not parameter.requires_grad
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
