@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from freezeout.freezing import FreezeEvent, Freezer, Hook
 from freezeout.layers import Layers
 from freezeout.prefix.constants import Constants, Generations
 from freezeout.prefix.forward_pass import ForwardPass
+from freezeout.prefix.memory import Memory
 from freezeout.prefix.nodes import Plan
 from freezeout.prefix.source import Source
 from freezeout.prefix.stand_ins import StandIns
@@ -75,13 +77,15 @@ class Capture:
         self._told: set[str] = set()
         self._pass: ForwardPass | None = None
         self._frame: FrameType | None = None
+        self._left: WeakSet[Memory] = WeakSet()
         self._nested = 0
         self._begun = 0
         self._unfollow: list[Callable[[], None]] = []
         self.move(depth)
         root = layers.model
-        before, after = _Entrance(self._enter, grad=None, inputs=True), _Entrance(
-            self._leave, grad=None, inputs=True
+        before, after = (
+            _Entrance(self._enter, grad=None, inputs=True),
+            _Entrance(self._leave, grad=None, inputs=True),
         )
         self._handles = [
             root.register_forward_pre_hook(before, with_kwargs=True),
@@ -140,6 +144,9 @@ class Capture:
         self.move(event.index + event.frozen)
 
     def _forget(self) -> None:
+        for memory in self._left:
+            memory.settle()
+        self._left.clear()
         self._plans.clear()
         self._constants = self._stand_ins = self.last = None
 
@@ -185,7 +192,9 @@ class Capture:
         self._release()
         self.captured += 1
         self.last = forward
-        forward.finish(failed=output is None and sys.exc_info()[0] is not None)
+        self._left.add(forward.memory)
+        failed = output is None and sys.exc_info()[0] is not None
+        forward.finish(output, module, failed=failed)
 
     def _release(self) -> None:
         self._pass = self._frame = None
@@ -198,7 +207,7 @@ class Capture:
         forward = self._pass
         if forward is not None:
             self._release()
-            forward.finish(failed=True)
+            forward.finish(None, self._layers.model, failed=True)
 
     def _reason(self, args: Any, kwargs: Any) -> str | None:
         """Return why this pass is not captured, as far as it shows before anything is looked up."""

@@ -7,7 +7,7 @@ computed from the old one is taken for the new. One that moves again and again c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,15 +146,14 @@ class Constants:
         """Return the names of those that were written into, replaced or converted."""
         return [constant.name for constant in self._all if not constant.is_still]
 
-    def __iter__(self) -> Iterator[Constant]:
-        return iter(self._all)
+    @property
+    def devices(self) -> set[str]:
+        """Types of the devices on which they are."""
+        return {constant.tensor.device.type for constant in self._all}
 
     def holds_all_of(self, module: nn.Module) -> bool:
         """Return whether every parameter and buffer in a module is a constant."""
-        return all(
-            id(tensor) in self.by_id
-            for tensor in (*module.parameters(), *module.buffers())
-        )
+        return all(id(tensor) in self.by_id for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _rests(parameter: nn.Parameter) -> bool:

@@ -209,6 +209,14 @@ class Values:
         for node in [node for node in self._held if node not in keep]:
             del self._held[node]
 
+    def leave(self, inputs: Iterable[int]) -> None:
+        """Forget all values, and hold copies of these inputs, in case something is left to do."""
+        self._held.clear()
+        self._source = None
+        kept = {index: self._inputs[index].clone() for index in inputs}
+        self._inputs = [kept.get(i, t) for i, t in enumerate(self._inputs)] if kept else ()
+        self._versions = [t._version for t in self._inputs]
+
     def _value(self, node: Node) -> torch.Tensor:
         found = self.find(node)
         if found is None:  # a call in between has changed it in place, against its record
@@ -253,4 +261,3 @@ class Values:
             if node.call is not None and node not in self._held:
                 waiting += node.call.needs
         return found
-
