@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from freezeout.prefix.constants import Constants
 from freezeout.prefix.evaluating import state_now
 from freezeout.prefix.keys import Active, Unreadable, key_part, template
-from freezeout.prefix.lazy import Lazy, answer, is_question, lazies_in, with_real
+from freezeout.prefix.lazy import Lazy, answer, is_question, lazies_in, or_lazy, run, with_real
 from freezeout.prefix.memory import Memory
 from freezeout.prefix.nodes import Call, Node, Plan, nodes_in
 from freezeout.prefix.recording import (
@@ -217,22 +217,17 @@ class ForwardPass(TorchFunctionMode):
     def _for_real(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run a call on real tensors; active code has them from then on."""
         lazies: list[Lazy] = []
-        whole = function in _ESCAPES
+        escapes = function in _ESCAPES
         with self._pause:
-            for lazy in lazies_in(args) if whole else ():
+            for lazy in lazies_in(args) if escapes else ():
                 if lazy.base is not None:
                     self.real(lazy.base)
-            args, kwargs = with_real((tuple(args), dict(kwargs)), lazies)
+            real_args, real_kwargs = with_real((tuple(args), dict(kwargs)), lazies)
             for lazy in lazies:
-                self.expose(lazy)
-            out = function(*args, **kwargs)
-        if whole:
-            for lazy in lazies:
-                root = lazy if lazy.base is None else lazy.base
-                root.handed = [(lazy.given, -1)]  # it is looked at no more
-        for lazy in lazies:
-            if lazy.given is out:
-                return lazy
+                self.memory.expose(lazy)
+            out = run(function, real_args, real_kwargs, lazies)
+            for lazy in lazies if escapes else ():
+                self.memory.lose(lazy)
         return out
 
     def real(self, lazy: Lazy) -> torch.Tensor:
@@ -300,8 +295,8 @@ class ForwardPass(TorchFunctionMode):
             self.memory.values.put(node, value)
         if outcome is fallback:
             for lazy in lazies:
-                self.expose(lazy)
-            answered = next((lazy for lazy in lazies if lazy.given is out), out)
+                self.memory.expose(lazy)
+            answered = or_lazy(out, lazies)
         elif type(outcome) is Node:
             answered = self._lazy(outcome, lazies)
         elif type(outcome) is InPlace:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from freezeout.prefix.lazy import Lazy
+from freezeout.prefix.lazy import Lazy, is_tracked
 from freezeout.prefix.nodes import Node
 
 __all__ = ["Active", "Known", "Unreadable", "key_part", "template"]
@@ -52,7 +52,9 @@ def key_part(value: Any, lazies: list[Lazy], known: Known) -> Hashable:
     """
     kind = type(value)
     if kind is Lazy:
-        if (value.handed is not None or value.base is not None) and value.worn:
+        if is_tracked(value) or (
+            (value.handed is not None or value.base is not None) and value.worn
+        ):
             raise Active
         lazies.append(value)
         return value.node  # type: ignore[no-any-return]

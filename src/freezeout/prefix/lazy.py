@@ -15,11 +15,26 @@ import torch
 
 from freezeout.prefix.nodes import Node
 
-__all__ = ["PAST", "Lazy", "Owner", "become_real", "is_question", "lazies_in", "with_real"]
+__all__ = [
+    "PAST",
+    "Lazy",
+    "Owner",
+    "answer",
+    "become_real",
+    "held_by_torch",
+    "is_question",
+    "is_tracked",
+    "lazies_in",
+    "or_lazy",
+    "run",
+    "with_real",
+]
 
 _T: Any = torch.Tensor
 _wrapper: Any = torch.Tensor._make_wrapper_subclass
 _plain = torch._C.DisableTorchFunctionSubclass
+held_by_torch: Callable[[torch.Tensor], int] = _T._use_count
+"""How many references PyTorch counts, that of Python included."""
 
 _GETTERS = (
     *("dtype", "device", "shape", "ndim", "layout", "names", "itemsize", "nbytes", "requires_grad"),
@@ -108,16 +123,15 @@ class Lazy(torch.Tensor):
         return owner.call(function, args, kwargs)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Give real values to what reached PyTorch's own code by another way."""
         lazies: list[Lazy] = []
-        args, kwargs = with_real((args, kwargs or {}), lazies)
+        args, kwargs = with_real((args, kwargs or {}), lazies, tracked=True)
         for lazy in lazies:
             lazy.owner.expose(lazy)
-        out = function(*args, **kwargs)
-        return next((lazy for lazy in lazies if lazy.given is out), out)
+        return or_lazy(function(*args, **kwargs), lazies)
 
     # What is asked most often is answered without a way through PyTorch.
 
@@ -137,14 +151,14 @@ class Lazy(torch.Tensor):
         return self.node.device if self.given is None else self.given.device
 
     @property
-    def ndim(self) -> int:  # type: ignore[override]
+    def ndim(self) -> int:
         """Its number of dimensions."""
         return len(self.shape)
 
     @property
     def requires_grad(self) -> bool:  # type: ignore[override]
         """Whether it needs a gradient: only after active code has written into it."""
-        return False if self.given is None else self.given.requires_grad
+        return is_tracked(self) or (self.given is not None and self.given.requires_grad)
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -158,7 +172,7 @@ class Lazy(torch.Tensor):
         """Return its sizes, or one of them."""
         return self.shape if dim is None else self.shape[dim]
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Lazy({self.node.name!r}, shape={tuple(self.shape)}, dtype={self.dtype})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -170,10 +184,22 @@ class Lazy(torch.Tensor):
         return copy.deepcopy(self.owner.real(self), memo)
 
 
+def is_tracked(lazy: Lazy) -> bool:
+    """Return whether autograd itself has a lazy tensor in its graph: a custom function gave it.
+
+    Such functions run without gradients, so only what was made so must be asked.
+    """
+    call = lazy.node.call
+    if call is None or call.state[0]:
+        return False
+    with torch._C.DisableTorchFunction():
+        return bool(_T.requires_grad.__get__(lazy))
+
+
 def answer(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Answer a question that needs no values."""
     first = args[0] if args else None
-    if type(first) is Lazy and first.given is not None:
+    if type(first) is Lazy and first.given is not None and not is_tracked(first):
         return function(first.given, *args[1:], **kwargs)
     with _plain():
         return function(*args, **kwargs)
@@ -193,24 +219,25 @@ def lazies_in(value: Any) -> Any:
         yield from lazies_in((value.start, value.stop, value.step))
 
 
-def with_real(value: Any, lazies: list[Lazy]) -> Any:
+def with_real(value: Any, lazies: list[Lazy], *, tracked: bool = False) -> Any:
     """Return a value with real tensors in place of lazy ones; containers without any stay.
 
     Args:
         value: Arguments of a function or a module.
         lazies: Those that were found are added.
+        tracked: Whether to replace those, too, that are in a graph of autograd.
     """
     kind = type(value)
     if kind is Lazy:
         lazies.append(value)
-        return value.owner.real(value)
+        return value.owner.real(value) if tracked or not is_tracked(value) else value
     if isinstance(value, (tuple, list)):
-        items = [with_real(item, lazies) for item in value]
+        items = [with_real(item, lazies, tracked=tracked) for item in value]
         if all(a is b for a, b in zip(items, value, strict=True)):
             return value
         return kind(*items) if hasattr(value, "_fields") else kind(items)
     if isinstance(value, dict):
-        changed = {key: with_real(item, lazies) for key, item in value.items()}
+        changed = {key: with_real(item, lazies, tracked=tracked) for key, item in value.items()}
         if all(changed[key] is item for key, item in value.items()):
             return value
         if kind is dict:
@@ -219,14 +246,32 @@ def with_real(value: Any, lazies: list[Lazy]) -> Any:
         other.update(changed)
         return other
     if kind is slice:
-        return slice(*with_real((value.start, value.stop, value.step), lazies))
+        return slice(*with_real((value.start, value.stop, value.step), lazies, tracked=tracked))
     return value
+
+
+def run(function: Any, args: Any, kwargs: Any, lazies: Sequence[Lazy]) -> Any:
+    """Run a function on arguments that `with_real` returned.
+
+    A lazy tensor that autograd has in its graph goes through autograd, and is real below it.
+    """
+    if any(map(is_tracked, lazies)):
+        with _plain():
+            return or_lazy(function(*args, **kwargs), lazies)
+    return or_lazy(function(*args, **kwargs), lazies)
+
+
+def or_lazy(out: Any, lazies: Sequence[Lazy]) -> Any:
+    """Return the lazy tensor in place of its real one: a function may give an argument back."""
+    return next((lazy for lazy in lazies if lazy.given is out), out)
 
 
 def become_real(lazy: Lazy) -> None:
     """Turn a lazy tensor that outlives its pass into the real one, wherever it is referred to."""
     given = lazy.owner.real(lazy)
     lazy.owner = PAST
+    if is_tracked(lazy):
+        return
     try:
         torch.utils.swap_tensors(lazy, given if given.requires_grad else given.detach())
     except RuntimeError:  # PyTorch itself refers to it; it passes on all questions from now on
@@ -238,9 +283,8 @@ class _Past:
 
     def call(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         lazies: list[Lazy] = []
-        args, kwargs = with_real((tuple(args), dict(kwargs)), lazies)
-        out = function(*args, **kwargs)
-        return next((lazy for lazy in lazies if lazy.given is out), out)
+        real_args, real_kwargs = with_real((tuple(args), dict(kwargs)), lazies)
+        return run(function, real_args, real_kwargs, lazies)
 
     def real(self, lazy: Lazy) -> torch.Tensor:
         assert lazy.given is not None

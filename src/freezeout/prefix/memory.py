@@ -19,7 +19,7 @@ from freezeout.errors import FreezeOutError
 from freezeout.layers import modules_in
 from freezeout.prefix.constants import Constants
 from freezeout.prefix.evaluating import Values, copied, evaluate
-from freezeout.prefix.lazy import PAST, Lazy, become_real
+from freezeout.prefix.lazy import PAST, Lazy, become_real, held_by_torch
 from freezeout.prefix.nodes import Node, Plan
 from freezeout.prefix.recording import memory
 from freezeout.prefix.source import Source
@@ -123,6 +123,12 @@ class Memory:
             return False
         return not (lazy.viewed and any(each.base is lazy for each in self.alive()))
 
+    def lose(self, lazy: Lazy) -> None:
+        """Note that code has got hold of memory in a way that does not show what it does to it."""
+        root = lazy if lazy.base is None else lazy.base
+        assert lazy.given is not None
+        root.handed = [(lazy.given, -1)]  # a version that it never has
+
     def change(self, lazy: Lazy, node: Node) -> None:
         """Let a lazy tensor whose real one was changed in place stand for another node."""
         assert lazy.given is not None
@@ -220,7 +226,8 @@ class Memory:
         inputs, alive = len(self.inputs), []
         while self.lazies:
             lazy = self.lazies.pop()  # views come before their bases, which they hold
-            if getrefcount(lazy) > _FREE + (len(self.lazies) < inputs):  # those, the arguments
+            is_input = len(self.lazies) < inputs  # whose arguments refer to it
+            if getrefcount(lazy) > _FREE + is_input or held_by_torch(lazy) > 1:
                 alive.append(lazy)
                 continue
             lazy.owner = PAST
@@ -234,8 +241,7 @@ def _let_go(alive: Sequence[Lazy], output: Any, root: nn.Module) -> list[Lazy]:
     """Make real what must be; return the rest."""
     seen = {id(t) for t in tensors_in(output)}
     for module in modules_in(root):
-        seen.update(map(id, vars(module).values()))
-        seen.update(map(id, module._buffers.values()))
+        seen.update(id(t) for t in tensors_in(list(vars(module).values())))
     groups = [(lazy, id(lazy if lazy.base is None else lazy.base)) for lazy in alive]
     must = {group for lazy, group in groups if lazy.given is not None or id(lazy) in seen}
     for lazy, group in groups:
