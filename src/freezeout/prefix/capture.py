@@ -22,6 +22,7 @@ from freezeout.prefix.memory import Memory
 from freezeout.prefix.nodes import Plan
 from freezeout.prefix.source import Source
 from freezeout.prefix.stand_ins import StandIns
+from freezeout.prefix.watching import take_off, watching_now
 from freezeout.tensors import tensors_in
 from freezeout.wrappers import are_gathered_each_pass, gathered_forms, instances_of, regions
 
@@ -78,6 +79,7 @@ class Capture:
         self._pass: ForwardPass | None = None
         self._frame: FrameType | None = None
         self._left: WeakSet[Memory] = WeakSet()
+        self._dead: list[ForwardPass] = []  # PyTorch may put back what is taken off in a call
         self._nested = 0
         self._begun = 0
         self._unfollow: list[Callable[[], None]] = []
@@ -160,6 +162,8 @@ class Capture:
             self._drop_stale()  # a pass that was interrupted
         if not self._depth or getattr(module, "_is_replica", False):
             return None
+        while self._dead:
+            take_off(self._dead.pop())
         self._begun += 1
         reason = self._reason(args, kwargs) or self._look()
         if reason is not None:
@@ -179,7 +183,7 @@ class Capture:
         self._pass = forward
         self._frame = _frame_of_call()
         self._stand_ins.put(forward)
-        forward.begin()
+        forward.begin(self._frame, self._drop_stale)
         return given
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -208,11 +212,14 @@ class Capture:
         if forward is not None:
             self._release()
             forward.finish(None, self._layers.model, failed=True)
+            self._dead.append(forward)
 
     def _reason(self, args: Any, kwargs: Any) -> str | None:
         """Return why this pass is not captured, as far as it shows before anything is looked up."""
         if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
             return "gradients are off"
+        if any(isinstance(mode, ForwardPass) for mode in watching_now()):
+            return "it lies within the captured pass of another model"
         if any(t.requires_grad for t in tensors_in([args, kwargs])):
             return "an input needs a gradient"
         if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -229,7 +236,7 @@ class Capture:
         if self._constants is not None and self._stand_ins is not None:
             moved = self._constants.moved()
             for name in moved:
-                self._generations.move(name, self._begun)
+                self._generations.note(name, self._begun)
             if moved or self._stand_ins.have_changed():
                 self._forget()
             if not self._generations.restless.isdisjoint(moved):

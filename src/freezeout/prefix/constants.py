@@ -19,29 +19,48 @@ from freezeout.layers import Layers, named_modules
 
 __all__ = ["Constant", "Constants", "Generations"]
 
-_REST = 8
-"""Passes for which a constant must not have moved, or it is active from its second move on."""
+_REST = 4
+_MOST_MOVES = 3
+"""A constant that moves this often, each time within so many passes of the last, is active."""
 
 
 class Generations:
-    """How often each constant has moved, by its name; kept while boundaries come and go."""
+    """How often each constant has moved, by its name; kept while boundaries come and go.
+
+    Attributes:
+        restless: Names of those that moved again and again.
+    """
 
     def __init__(self) -> None:
+        self._seen: dict[str, tuple[Any, ...]] = {}
         self._count: dict[str, int] = {}
-        self._last: dict[str, int] = {}
+        self._last: dict[str, tuple[int, int]] = {}
         self.restless: set[str] = set()
 
-    def move(self, name: str, at: int) -> None:
-        """Note that a constant has moved.
+    def see(self, name: str, tensor: torch.Tensor) -> None:
+        """Look at a constant when it becomes one: has it moved since it was one before?
+
+        Args:
+            name: Its qualified name.
+            tensor: The tensor.
+        """
+        now = (id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype)
+        if self._seen.setdefault(name, now) != now:
+            self._count[name] = self._count.get(name, 0) + 1
+            self._seen[name] = now
+
+    def note(self, name: str, at: int) -> None:
+        """Note that a constant has moved while it was one.
 
         Args:
             name: Its qualified name.
             at: The number of the pass before which that was seen.
         """
-        if at - self._last.get(name, at - _REST) < _REST:
+        last, moves = self._last.get(name, (at, 0))
+        moves = moves + 1 if at - last <= _REST else 1
+        self._last[name] = at, moves
+        if moves >= _MOST_MOVES:
             self.restless.add(name)
-        self._last[name] = at
-        self._count[name] = self._count.get(name, 0) + 1
 
     def name(self, name: str) -> str:
         """Return the name for expressions: another one after each move."""
@@ -136,6 +155,7 @@ class Constants:
             return
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             return
+        self.generations.see(name, tensor)
         found = Constant(
             *(name, place, key, tensor, tensor._version, tensor.data_ptr(), tensor.dtype, of_layer)
         )
@@ -150,6 +170,12 @@ class Constants:
     def devices(self) -> set[str]:
         """Types of the devices on which they are."""
         return {constant.tensor.device.type for constant in self._all}
+
+    def moved_in(self, module: nn.Module) -> str:
+        """Return the names for expressions of those constants in a module that ever moved."""
+        held = (self.by_id.get(id(t)) for t in (*module.parameters(), *module.buffers()))
+        names = [(c.name, self.generations.name(c.name)) for c in held if c is not None]
+        return "; ".join(now for name, now in names if now != name)
 
     def holds_all_of(self, module: nn.Module) -> bool:
         """Return whether every parameter and buffer in a module is a constant."""

@@ -113,6 +113,7 @@ class Values:
 
     Attributes:
         computed: How many calls were run.
+        most: How many values were held at once.
     """
 
     def __init__(
@@ -124,11 +125,15 @@ class Values:
         self._devices = devices
         self._held: dict[Node, tuple[torch.Tensor, int]] = {}
         self._asked: set[Node] = set()
-        self.computed = 0
+        self.computed = self.most = 0
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._held)
 
     def put(self, node: Node, value: torch.Tensor) -> None:
         """Keep a value."""
         self._held[node] = (value, value._version)
+        self.most = max(self.most, len(self._held))
 
     def find(self, node: Node) -> torch.Tensor | None:
         """Return a value if it is known and nothing has changed it."""
@@ -181,7 +186,7 @@ class Values:
             return value
         order = self._order(node)
         uses = Counter(need for call in order for need in call.needs)
-        keep = {node, *self._between(wanted())}
+        keep = self._between(wanted(), node)
         for call in order:
             outputs = evaluate(call, self._value, self._devices)
             self.computed += 1
@@ -249,9 +254,12 @@ class Values:
             done.add(call)
         return order
 
-    def _between(self, wanted: Iterable[Node]) -> set[Node]:
-        """Return nodes that may be asked for, and what they will then be computed from."""
-        found: set[Node] = set()
+    def _between(self, wanted: Iterable[Node], now: Node) -> set[Node]:
+        """Return nodes that may be asked for, and what they will then be computed from.
+
+        What the node is computed from that is asked for now does not count.
+        """
+        found = {now}
         waiting = list(wanted)
         while waiting:
             node = waiting.pop()

@@ -6,7 +6,9 @@ plain gives lazy tensors; all others run for real. What they need is made real a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from freezeout.prefix.evaluating import state_now
 from freezeout.prefix.keys import Active, Unreadable, key_part, template
 from freezeout.prefix.lazy import Lazy, answer, is_question, lazies_in, or_lazy, run, with_real
 from freezeout.prefix.memory import Memory
-from freezeout.prefix.nodes import Call, Node, Plan, nodes_in
+from freezeout.prefix.nodes import Call, Node, Plan, nodes_in, short_name
 from freezeout.prefix.recording import (
     OPEN,
     REAL,
@@ -69,6 +71,8 @@ class ForwardPass(TorchFunctionMode):
         self._source = source
         self._devices = self.memory.devices
         self._pause = Pause(self)
+        self._frame: FrameType | None = None
+        self._give_up: Callable[[], None] = lambda: None
 
     @property
     def inputs(self) -> Sequence[torch.Tensor]:
@@ -92,7 +96,7 @@ class ForwardPass(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Answer a function of tensors."""
-        if self._pause.depth or not self.memory.live:
+        if self._pause.depth or not self.memory.live or self._is_stale():
             return function(*args, **(kwargs or {}))
         if is_question(function):
             return answer(function, args, kwargs or {})
@@ -118,7 +122,7 @@ class ForwardPass(TorchFunctionMode):
 
     def opaque(self, stand_in: StandIn, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Answer the call of a module within one frozen layer."""
-        if self._pause.depth:
+        if self._pause.depth or self._is_stale():
             return stand_in.original(*args, **kwargs)
         lazies: list[Lazy] = []
         try:
@@ -138,7 +142,7 @@ class ForwardPass(TorchFunctionMode):
 
     def active(self, stand_in: StandIn, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run a module that learns on real tensors, and watch nothing in it."""
-        if self._pause.depth:
+        if self._pause.depth or self._is_stale():
             return stand_in.original(*args, **kwargs)
         return self._for_real(stand_in.original, args, kwargs)
 
@@ -279,9 +283,10 @@ class ForwardPass(TorchFunctionMode):
             out = called(*real_args, **real_kwargs)
         outcome: Any = fallback
         values: list[tuple[Node, torch.Tensor]] = []
-        named = getattr(function, "__name__", "call") if stand_in is None else stand_in.name
+        named = short_name(function) if stand_in is None else stand_in.name
+        described = "" if stand_in is None else stand_in.description
         plain = [template(part, self._known) for part in (tuple(args), dict(kwargs))]
-        call = Call(called, *plain, key[1], named, stand_in is not None)
+        call = Call(called, *plain, key[1], named, described)
         moved = changes.arguments()
         if seen.is_random or changes.module_keeps():
             pass
@@ -325,8 +330,27 @@ class ForwardPass(TorchFunctionMode):
 
     # ---- begin and end
 
-    def begin(self) -> None:
-        """Watch all functions of tensors from now on."""
+    def _is_stale(self) -> bool:
+        """Return whether the pass is over without notice, and end it then.
+
+        PyTorch runs no hook when the user interrupts a forward pass.
+        """
+        frame, above = self._frame, sys._getframe(2)
+        while above is not None:
+            if above is frame:
+                return False
+            above = above.f_back  # type: ignore[assignment]
+        self._give_up()
+        return True
+
+    def begin(self, frame: FrameType, give_up: Callable[[], None]) -> None:
+        """Watch all functions of tensors from now on.
+
+        Args:
+            frame: In which PyTorch calls the model.
+            give_up: Called if that has ended without a call of `finish`.
+        """
+        self._frame, self._give_up = frame, give_up
         if self._source is not None:
             self._source.begin(self)
         self.plan.passes += 1
@@ -341,6 +365,7 @@ class ForwardPass(TorchFunctionMode):
             failed: Whether the pass ended in an error.
         """
         take_off(self)
+        self._frame = None
         try:
             self.memory.finish(output, root, failed=failed)
         finally:

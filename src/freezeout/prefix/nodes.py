@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.overrides import resolve_name
 
-__all__ = ["MOST_NODES", "Call", "Node", "Plan", "State", "nodes_in"]
+__all__ = ["MOST_NODES", "Call", "Node", "Plan", "State", "nodes_in", "short_name"]
 
 MOST_NODES = 20_000
 """A plan that has more than these grows with every pass, and is given up."""
@@ -43,17 +43,17 @@ class Call:
         state: In which it must run.
         in_place: Whether it changes its first argument, of which it is given a copy.
         name: For people: the function, or the module's qualified name.
-        is_module: Whether it is the forward pass of a module.
+        description: Stands for the function in a hash; empty where that has a name of its own.
         outputs: Its results.
     """
 
     __slots__ = (
-        *("function", "args", "kwargs", "needs", "state", "in_place", "name", "is_module"),
+        *("function", "args", "kwargs", "needs", "state", "in_place", "name", "description"),
         *("outputs", "_hash"),
     )
 
     def __init__(
-        self, function: Any, args: Any, kwargs: Any, state: State, name: str, is_module: bool
+        self, function: Any, args: Any, kwargs: Any, state: State, name: str, description: str = ""
     ) -> None:
         self.function = function
         self.args = args
@@ -62,9 +62,14 @@ class Call:
         self.state = state
         self.in_place = False
         self.name = name
-        self.is_module = is_module
+        self.description = description
         self.outputs: tuple[Node, ...] = ()
         self._hash: str | None = None
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is the forward pass of a module."""
+        return bool(self.description)
 
 
 class Node:
@@ -230,7 +235,7 @@ def _described(node: Node) -> str:
             return f"constant {node.name}"
         return f"input {node.index} {node.dtype} {node.shape[1:]}"
     if call._hash is None:
-        function = f"module {call.name}" if call.is_module else _name(call.function)
+        function = call.description or _name(call.function)
         args = _without_rows(call, node.rows)
         given = f"{function} {call.state} {call.in_place} {_text(args)} {_text(call.kwargs)}"
         call._hash = _digest(given)
@@ -284,6 +289,14 @@ def _name(function: Any) -> str:
     own = getattr(owner, "__qualname__", None) or getattr(owner, "__name__", "")
     module = getattr(function, "__module__", "")
     return f"{module}.{own}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def short_name(function: Any) -> str:
+    """Return the name of a function for people."""
+    name = getattr(function, "__name__", "")
+    if name in ("", "__get__"):
+        name = _name(function).removesuffix(".__get__").rpartition(".")[2]
+    return str(name)
 
 
 def _digest(text: str) -> str:

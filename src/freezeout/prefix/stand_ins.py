@@ -41,12 +41,14 @@ class StandIn:
         module: The module.
         name: Its qualified name.
         is_opaque: Whether it lies within one frozen layer.
+        moved: What has ever moved of its weights, in words.
     """
 
-    def __init__(self, module: nn.Module, name: str, is_opaque: bool) -> None:
+    def __init__(self, module: nn.Module, name: str, is_opaque: bool, moved: str = "") -> None:
         self.module = module
         self.name = name
         self.is_opaque = is_opaque
+        self.moved = moved
         self._host: Host | None = None
         self._thread = 0
         self._replaced: Any = None
@@ -55,6 +57,12 @@ class StandIn:
     def is_compiled(self) -> bool:
         """Whether ``torch.compile`` runs the module."""
         return self._replaced is not None or "_orig_mod" in self.module._modules
+
+    @property
+    def description(self) -> str:
+        """What tells the module's forward pass from others, and from its own at another time."""
+        modes = "".join("et"[module.training] for module in modules_in(self.module))
+        return f"module {self.name} {modes if 't' in modes else ''} {self.moved}"
 
     def put(self, host: Host, thread: int) -> None:
         """Take the module's place."""
@@ -152,7 +160,8 @@ class StandIns:
         if id(module) in self._found:
             return
         if name and self._is_opaque(module):
-            self._found[id(module)] = StandIn(module, name, True)
+            moved = self._constants.moved_in(module)
+            self._found[id(module)] = StandIn(module, name, True, moved)
             return
         if name and self._is_closed(module):
             self._found[id(module)] = StandIn(module, name, False)

@@ -5,16 +5,22 @@ from __future__ import annotations
 from torch.overrides import (
     TorchFunctionMode,
     _get_current_function_mode,
+    _get_current_function_mode_stack,
     _pop_mode,
     _push_mode,
 )
 
-__all__ = ["Pause", "take_off", "watch"]
+__all__ = ["Pause", "take_off", "watch", "watching_now"]
 
 
 def watch(mode: TorchFunctionMode) -> None:
     """Have every function of tensors come by a mode, from now on."""
     _push_mode(mode)
+
+
+def watching_now() -> list[TorchFunctionMode]:
+    """Return what functions of tensors come by at present."""
+    return list(_get_current_function_mode_stack())
 
 
 def take_off(mode: TorchFunctionMode) -> None:
