@@ -1,4 +1,4 @@
-"""A source that remembers every value of the boundary, by its expression and what it was made of."""
+"""A source that remembers every value of the boundary by its expression and its inputs."""
 
 from __future__ import annotations
 

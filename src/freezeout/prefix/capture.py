@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ class Capture:
         self._frame: FrameType | None = None
         self._left: WeakSet[Memory] = WeakSet()
         self._dead: list[ForwardPass] = []  # PyTorch may put back what is taken off in a call
-        self._nested = 0
+        self._nested = self._thread = 0
         self._begun = 0
         self._unfollow: list[Callable[[], None]] = []
         self.move(depth)
@@ -156,6 +157,8 @@ class Capture:
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if self._pass is not None:
+            if threading.get_ident() != self._thread:
+                return None
             if _is_running(self._frame):
                 self._nested += 1  # the model calls itself
                 return None
@@ -181,14 +184,14 @@ class Capture:
         forward = ForwardPass(plan, self._constants, tensors, self.source)
         given = _replaced((args, kwargs), [forward.input(i) for i in range(len(tensors))][::-1])
         self._pass = forward
-        self._frame = _frame_of_call()
+        self._frame, self._thread = _frame_of_call(), threading.get_ident()
         self._stand_ins.put(forward)
         forward.begin(self._frame, self._drop_stale)
         return given
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward = self._pass
-        if forward is None:
+        if forward is None or threading.get_ident() != self._thread:
             return
         if self._nested:
             self._nested -= 1

@@ -21,8 +21,13 @@ def state_now(devices: Sequence[str]) -> State:
 
     Args:
         devices: Types of the devices of the model and its inputs.
+
+    Returns:
+        Whether gradients are on (``None`` in inference mode), and each device with autocast.
     """
-    grad = torch.is_grad_enabled()
+    grad: bool | None = torch.is_grad_enabled()
+    if not grad and torch.is_inference_mode_enabled():
+        grad = None
     if not torch.is_autocast_enabled(devices[0]) and len(devices) == 1:
         return (grad,)
     cast = [(d, torch.get_autocast_dtype(d)) for d in devices if torch.is_autocast_enabled(d)]
@@ -34,7 +39,8 @@ def in_state(state: State, devices: Sequence[str]) -> Iterator[None]:
     """Compute as in a state that `state_now` has noted."""
     grad, cast = state[0], dict(state[1:])
     with ExitStack() as stack:
-        stack.enter_context(torch.set_grad_enabled(grad))
+        stack.enter_context(torch.inference_mode(grad is None))
+        stack.enter_context(torch.set_grad_enabled(bool(grad)))
         for device in devices:
             dtype = cast.get(device, torch.get_autocast_dtype(device))
             stack.enter_context(torch.autocast(device, dtype=dtype, enabled=device in cast))
@@ -58,7 +64,9 @@ def filled(template: Any, value: Callable[[Node], Any]) -> Any:
     return template
 
 
-def evaluate(call: Call, value: Callable[[Node], Any], devices: Sequence[str]) -> list[Any]:
+def evaluate(
+    call: Call, value: Callable[[Node], Any], devices: Sequence[str]
+) -> list[torch.Tensor]:
     """Run a call for real.
 
     Args:
@@ -119,8 +127,8 @@ class Values:
     def __init__(
         self, inputs: Sequence[torch.Tensor], source: Source | None, devices: Sequence[str]
     ) -> None:
-        self._inputs = inputs
-        self._versions = [t._version for t in inputs]
+        self._inputs = dict(enumerate(inputs))
+        self._versions = {index: t._version for index, t in self._inputs.items()}
         self._source = source
         self._devices = devices
         self._held: dict[Node, tuple[torch.Tensor, int]] = {}
@@ -188,8 +196,7 @@ class Values:
         uses = Counter(need for call in order for need in call.needs)
         keep = self._between(wanted(), node)
         for call in order:
-            outputs = evaluate(call, self._value, self._devices)
-            self.computed += 1
+            outputs = self._run(call)
             for output in call.outputs:
                 result = outputs[output.index]
                 if not output.describes(result):
@@ -205,8 +212,7 @@ class Values:
                 uses[need] -= 1
                 if not uses[need] and need not in keep:
                     self._held.pop(need, None)
-        value = self._held[node][0]
-        return value
+        return self._held[node][0]
 
     def keep_only(self, nodes: Iterable[Node]) -> None:
         """Forget all values but these."""
@@ -218,9 +224,21 @@ class Values:
         """Forget all values, and hold copies of these inputs, in case something is left to do."""
         self._held.clear()
         self._source = None
-        kept = {index: self._inputs[index].clone() for index in inputs}
-        self._inputs = [kept.get(i, t) for i, t in enumerate(self._inputs)] if kept else ()
-        self._versions = [t._version for t in self._inputs]
+        self._inputs = {index: self._inputs[index].clone() for index in inputs}
+        self._versions = {index: t._version for index, t in self._inputs.items()}
+
+    def _run(self, call: Call) -> list[torch.Tensor]:
+        """Run a call; that of a module must still draw no random numbers."""
+        before = torch.get_rng_state() if call.is_module else None
+        outputs = evaluate(call, self._value, self._devices)
+        self.computed += 1
+        if before is not None and not torch.equal(before, torch.get_rng_state()):
+            call.is_unsteady = True
+            raise FreezeOutError(
+                f"{call.name} drew random numbers and did not before, so it ran at another time "
+                "than in the plain pass. Run the step again: from now on it runs in its place."
+            )
+        return outputs
 
     def _value(self, node: Node) -> torch.Tensor:
         found = self.find(node)

@@ -133,6 +133,8 @@ class ForwardPass(TorchFunctionMode):
             return self.active(stand_in, args, kwargs)
         outcome = self.plan.memo.get(key)
         if type(outcome) is Node:
+            if outcome.call is not None and outcome.call.is_unsteady:
+                return stand_in.original(*args, **kwargs)
             return self._lazy(outcome, lazies)
         if outcome is None:
             return self._record(stand_in, key, args, kwargs, lazies)
@@ -285,8 +287,9 @@ class ForwardPass(TorchFunctionMode):
         values: list[tuple[Node, torch.Tensor]] = []
         named = short_name(function) if stand_in is None else stand_in.name
         described = "" if stand_in is None else stand_in.description
-        plain = [template(part, self._known) for part in (tuple(args), dict(kwargs))]
-        call = Call(called, *plain, key[1], named, described)
+        plain_args = template(tuple(args), self._known)
+        plain_kwargs = template(dict(kwargs), self._known)
+        call = Call(called, plain_args, plain_kwargs, key[1], named, described)
         moved = changes.arguments()
         if seen.is_random or changes.module_keeps():
             pass
@@ -335,11 +338,12 @@ class ForwardPass(TorchFunctionMode):
 
         PyTorch runs no hook when the user interrupts a forward pass.
         """
-        frame, above = self._frame, sys._getframe(2)
+        frame = self._frame
+        above: FrameType | None = sys._getframe(2)
         while above is not None:
             if above is frame:
                 return False
-            above = above.f_back  # type: ignore[assignment]
+            above = above.f_back
         self._give_up()
         return True
 

@@ -151,12 +151,12 @@ class Lazy(torch.Tensor):
         return self.node.device if self.given is None else self.given.device
 
     @property
-    def ndim(self) -> int:
+    def ndim(self) -> int:  # type: ignore[override]
         """Its number of dimensions."""
         return len(self.shape)
 
     @property
-    def requires_grad(self) -> bool:  # type: ignore[override]
+    def requires_grad(self) -> bool:
         """Whether it needs a gradient: only after active code has written into it."""
         return is_tracked(self) or (self.given is not None and self.given.requires_grad)
 

@@ -97,7 +97,11 @@ class Memory:
         if lazy.given is not None:
             return lazy.given
         root = lazy if lazy.base is None else lazy.base
-        value = self._find(lazy, root)
+        if torch.is_inference_mode_enabled():  # what is made there has no version
+            with torch.inference_mode(False):
+                value = self._find(lazy, root)
+        else:
+            value = self._find(lazy, root)
         lazy.given = value
         if root.handed is None:
             root.handed = []
@@ -115,7 +119,8 @@ class Memory:
         self._told.add(node)
         self.boundary.append(node)
         if self._source is not None:
-            self._source.made(node, told.given)
+            with torch.inference_mode(False):
+                self._source.made(node, told.given)
 
     def may_change(self, lazy: Any) -> bool:
         """Return whether nobody else would see a change of a lazy tensor in place."""
@@ -201,6 +206,7 @@ class Memory:
         if alive and not failed:
             alive = _let_go(alive, output, root)
         self._source = None
+        self.inputs = ()
         self.values.leave({i for lazy in alive for i in lazy.node.inputs})
         self._left = [weakref.ref(lazy) for lazy in alive]
 
@@ -243,7 +249,11 @@ def _let_go(alive: Sequence[Lazy], output: Any, root: nn.Module) -> list[Lazy]:
     for module in modules_in(root):
         seen.update(id(t) for t in tensors_in(list(vars(module).values())))
     groups = [(lazy, id(lazy if lazy.base is None else lazy.base)) for lazy in alive]
-    must = {group for lazy, group in groups if lazy.given is not None or id(lazy) in seen}
+    must = {
+        group
+        for lazy, group in groups
+        if lazy.given is not None or lazy.node.external or id(lazy) in seen
+    }
     for lazy, group in groups:
         if group in must:
             become_real(lazy)

@@ -22,9 +22,7 @@ MOST_NODES = 20_000
 """A plan that has more than these grows with every pass, and is given up."""
 
 State: TypeAlias = tuple[Any, ...]
-"""What decides, beside its arguments, how a call computes: gradients on, autocast of each device.
-
-"""
+"""What decides, beside its arguments, how a call computes: gradients, autocast of each device."""
 
 _T: Any = torch.Tensor
 _VIEWS = {_T.view, _T.reshape, torch.reshape, _T.expand, _T.broadcast_to, torch.broadcast_to}
@@ -45,11 +43,12 @@ class Call:
         name: For people: the function, or the module's qualified name.
         description: Stands for the function in a hash; empty where that has a name of its own.
         outputs: Its results.
+        is_unsteady: Whether it was found to do something else in some passes.
     """
 
     __slots__ = (
         *("function", "args", "kwargs", "needs", "state", "in_place", "name", "description"),
-        *("outputs", "_hash"),
+        *("outputs", "is_unsteady", "_hash"),
     )
 
     def __init__(
@@ -64,6 +63,7 @@ class Call:
         self.name = name
         self.description = description
         self.outputs: tuple[Node, ...] = ()
+        self.is_unsteady = False
         self._hash: str | None = None
 
     @property
@@ -188,8 +188,8 @@ class Plan:
         self.memo[key] = outcome
         if len(self.memo) > MOST_NODES:
             self.refused = (
-                f"its passes had {MOST_NODES:,} different calls between frozen layers. Numbers that "
-                "are read from data or drawn in every pass are used there as plain arguments"
+                f"its passes had {MOST_NODES:,} different calls between frozen layers. Numbers "
+                "that are read from data or drawn in every pass are used there as plain arguments"
             )
 
     def output(self, call: Call, like: torch.Tensor, index: int = 0, *, many: bool = False) -> Node:

@@ -104,7 +104,7 @@ class Observed:
 
 class _Observer(TorchDispatchMode):
     def __init__(self, seen: Observed) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch gives it no types
         self._seen = seen
 
     def __torch_dispatch__(
@@ -289,9 +289,9 @@ def _collect(out: Any, tensors: list[torch.Tensor]) -> bool:
         return True
     kind = type(out)
     if kind in (tuple, list) or isinstance(out, tuple):
-        return all([_collect(item, tensors) for item in out])
+        return all(_collect(item, tensors) for item in out)
     if kind is dict:
-        return all([_collect(item, tensors) for item in out.values()])
+        return all(_collect(item, tensors) for item in out.values())
     return out is None or kind in (int, float, bool, str)
 
 

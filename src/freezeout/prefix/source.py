@@ -69,7 +69,7 @@ def as_described(value: Any, node: Node) -> torch.Tensor | None:
     if value is None or value.shape != node.shape:
         return None
     if node.describes(value) and type(value) is torch.Tensor:
-        return value  # type: ignore[no-any-return]
+        return value
     with torch.no_grad():
         repeated = [s == 0 and n > 1 for s, n in zip(node.stride, node.shape, strict=True)]
         for dim, once in enumerate(repeated):
