@@ -79,7 +79,7 @@ class Constant:
         tensor: The tensor.
         version: Its version when it was taken for a constant.
         pointer: Where its values were then.
-        dtype: Its data type then.
+        storage: The memory there, held so that nothing else can come to lie in it.
         of_layer: Whether a frozen layer holds it.
     """
 
@@ -89,19 +89,8 @@ class Constant:
     tensor: torch.Tensor
     version: int
     pointer: int
-    dtype: torch.dtype
+    storage: torch.UntypedStorage
     of_layer: bool
-
-    @property
-    def is_still(self) -> bool:
-        """Whether it is in its place and was not written into."""
-        tensor = self.tensor
-        return (
-            self.place.get(self.key) is tensor
-            and tensor._version == self.version
-            and tensor.data_ptr() == self.pointer
-            and tensor.dtype == self.dtype
-        )
 
 
 class Constants:
@@ -115,6 +104,7 @@ class Constants:
 
     Attributes:
         by_id: Each constant by the ``id`` of its tensor.
+        devices: Types of the devices on which they are.
         scattered: Names of frozen parameters of which this process holds only a part, or of
             another kind than PyTorch's own.
     """
@@ -128,6 +118,7 @@ class Constants:
     ) -> None:
         self.generations = generations
         self.by_id: dict[int, Constant] = {}
+        self.devices: set[str] = set()
         self.scattered: list[str] = []
         self._all: list[Constant] = []
         frozen = {id(m) for layer in layers[:depth] for m in layer.modules}
@@ -157,19 +148,22 @@ class Constants:
             return
         self.generations.see(name, tensor)
         found = Constant(
-            *(name, place, key, tensor, tensor._version, tensor.data_ptr(), tensor.dtype, of_layer)
+            *(name, place, key, tensor, tensor._version, tensor.data_ptr()),
+            *(tensor.untyped_storage(), of_layer),
         )
         self._all.append(found)
         self.by_id.setdefault(id(tensor), found)
+        self.devices.add(tensor.device.type)
 
     def moved(self) -> list[str]:
         """Return the names of those that were written into, replaced or converted."""
-        return [constant.name for constant in self._all if not constant.is_still]
-
-    @property
-    def devices(self) -> set[str]:
-        """Types of the devices on which they are."""
-        return {constant.tensor.device.type for constant in self._all}
+        return [
+            c.name
+            for c in self._all
+            if c.place.get(c.key) is not c.tensor
+            or c.tensor._version != c.version
+            or c.tensor.data_ptr() != c.pointer
+        ]
 
     def moved_in(self, module: nn.Module) -> str:
         """Return the names for expressions of those constants in a module that ever moved."""

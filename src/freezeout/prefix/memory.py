@@ -44,6 +44,7 @@ class Memory:
         boundary: The nodes whose values active code has needed, in order.
         devices: Types of the devices of the model and its inputs.
         live: Whether the pass goes on.
+        made: How many lazy tensors there were, when it is over.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Memory:
         self.values = Values(intact, source, self.devices)
         self.boundary: list[Node] = []
         self.live = True
+        self.made = 0
         self._plan = plan
         self._constants = constants
         self._source = source
@@ -202,6 +204,7 @@ class Memory:
         self.live = False
         if not failed:
             self._learn()
+        self.made = len(self.lazies)
         alive = self._sort_out()
         if alive and not failed:
             alive = _let_go(alive, output, root)

@@ -8,7 +8,7 @@ hold both, run as they are written.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 from torch import nn
@@ -124,8 +124,15 @@ class StandIns:
         self._all = list(self._found.values())
         inside = [m for s in self._all if s.is_opaque for m in modules_in(s.module)]
         self._inside = list({id(m): m for m in inside}.values())
-        self._hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in self._inside]
-        self._children = [(m._modules, list(m._modules.values())) for m in self._inside]
+        self._registers: list[Sized] = [
+            register
+            for m in self._inside
+            for register in (m._forward_hooks, m._forward_pre_hooks, m._modules)
+        ]
+        self._sizes = list(map(len, self._registers))
+        self._children = [
+            (m._modules, list(m._modules.values())) for m in self._inside if m._modules
+        ]
 
     @property
     def opaque(self) -> list[StandIn]:
@@ -138,8 +145,8 @@ class StandIns:
 
     def have_changed(self) -> bool:
         """Return whether parts of opaque modules were replaced, or hooks put on them."""
-        return any(list(now.values()) != before for now, before in self._children) or (
-            [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in self._inside] != self._hooks
+        return list(map(len, self._registers)) != self._sizes or any(
+            list(now.values()) != before for now, before in self._children
         )
 
     def put(self, host: Host) -> None:
