@@ -6,8 +6,8 @@
 
 Start reading in `freezeout.schedule` (when a layer freezes, at which rate it learns until then),
 then `freezeout.scheduler`; `freezeout.costs` and `freezeout.planning` say beforehand what it saves.
-`freezeout.reference`, `freezeout.integrations` and `freezeout.lab` are imported once they are asked
-for.
+`freezeout.reference`, `freezeout.prefix`, `freezeout.integrations` and `freezeout.lab` are imported
+once they are asked for.
 """
 
 import importlib
@@ -71,9 +71,10 @@ __all__ = [
 if typing.TYPE_CHECKING:
     from freezeout import integrations as integrations
     from freezeout import lab as lab
+    from freezeout import prefix as prefix
     from freezeout import reference as reference
 
-_LATER = ("integrations", "lab", "reference")
+_LATER = ("integrations", "lab", "prefix", "reference")
 
 
 def __getattr__(name: str) -> types.ModuleType:

@@ -280,7 +280,8 @@ class Capture:
     def _signature(self, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
         assert self._stand_ins is not None
         inputs = _described((args, kwargs), tensors)
-        defaults = (torch.get_default_dtype(), torch.get_default_device())
+        devices = [getattr(mode, "device", None) for mode in watching_now()]  # the default one
+        defaults = (torch.get_default_dtype(), *devices)
         return inputs, defaults, self._stand_ins.modes()
 
     def _say(self, message: str) -> None:

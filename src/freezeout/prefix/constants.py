@@ -125,6 +125,8 @@ class Constants:
         owned = {id(p) for layer in layers[:depth] for _, p in layer.parameters}
         owned |= {gathered for gathered, share in forms.items() if id(share) in owned}
         for path, module in named_modules(layers.model, remove_duplicate=False):
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # it makes new tensors at every look
             prefix = f"{path}." if path else ""
             for key, parameter in module._parameters.items():
                 if parameter is not None and id(parameter) in owned and _rests(parameter):

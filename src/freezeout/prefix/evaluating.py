@@ -13,7 +13,7 @@ from freezeout.errors import FreezeOutError
 from freezeout.prefix.nodes import Call, Node, State
 from freezeout.prefix.source import Source, as_described
 
-__all__ = ["Values", "evaluate", "filled", "in_state", "state_now"]
+__all__ = ["Values", "copied", "evaluate", "filled", "in_state", "state_now"]
 
 
 def state_now(devices: Sequence[str]) -> State:

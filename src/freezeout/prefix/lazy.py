@@ -279,7 +279,7 @@ def become_real(lazy: Lazy) -> None:
 
 
 class _Past:
-    """Answers for lazy tensors after their pass: all of them have been given."""
+    """What answers for lazy tensors after their pass: all of them have been given."""
 
     def call(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         lazies: list[Lazy] = []

@@ -120,9 +120,13 @@ class Memory:
             return
         self._told.add(node)
         self.boundary.append(node)
-        if self._source is not None:
+        if self._source is None:
+            return
+        if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 self._source.made(node, told.given)
+        else:
+            self._source.made(node, told.given)
 
     def may_change(self, lazy: Any) -> bool:
         """Return whether nobody else would see a change of a lazy tensor in place."""
