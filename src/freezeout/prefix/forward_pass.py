@@ -186,6 +186,8 @@ class ForwardPass(TorchFunctionMode):
             base.viewed = True
             lazy.base = base
         self.memory.lazies.append(lazy)
+        if self.plan.passes == 1:  # what active code changes in place is not known yet
+            self.real(lazy)
         return lazy  # type: ignore[no-any-return]
 
     def _answer(

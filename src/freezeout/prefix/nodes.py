@@ -21,6 +21,9 @@ __all__ = ["MOST_NODES", "Call", "Node", "Plan", "State", "nodes_in", "short_nam
 MOST_NODES = 20_000
 """A plan that has more than these grows with every pass, and is given up."""
 
+_ALIGNED = 64
+"""Bytes; PyTorch's memory begins at multiples of it."""
+
 State: TypeAlias = tuple[Any, ...]
 """What decides, beside its arguments, how a call computes: gradients, autocast of each device."""
 
@@ -84,6 +87,7 @@ class Node:
         stride: Strides. What the plain run has, a kernel may depend on.
         dtype: Data type.
         device: Where it is.
+        shift: Elements by which it begins behind an aligned address, which kernels depend on, too.
         inputs: Indices of the model's inputs that it depends on, in order.
         uses_layers: Whether parameters or buffers of frozen layers are in it.
         alias: The node whose memory it shares, if it is a view.
@@ -94,8 +98,9 @@ class Node:
     """
 
     __slots__ = (
-        *("call", "index", "constant", "name", "shape", "stride", "dtype", "device", "inputs"),
-        *("uses_layers", "alias", "alias_index", "external", "whole", "spare", "rows", "_hash"),
+        *("call", "index", "constant", "name", "shape", "stride", "dtype", "device", "shift"),
+        *("inputs", "uses_layers", "alias", "alias_index", "external", "whole", "spare", "rows"),
+        *("_hash",),
     )
 
     def __init__(self, name: str, like: torch.Tensor, *, call: Call | None = None, index: int = 0):
@@ -107,6 +112,7 @@ class Node:
         self.stride = like.stride()
         self.dtype = like.dtype
         self.device = like.device
+        self.shift = _shift(like)
         self.inputs: tuple[int, ...] = ()
         self.uses_layers = False
         self.alias: Node | None = None
@@ -140,6 +146,10 @@ class Node:
             and tensor.stride() == self.stride
             and tensor.device == self.device
         )
+
+    def lies_alike(self, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor begins as far behind an aligned address."""
+        return _shift(tensor) == self.shift
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}, shape={tuple(self.shape)})"
@@ -198,6 +208,10 @@ class Plan:
         node = Node(name, like, call=call, index=index)
         node.rows = self.rows
         return node
+
+
+def _shift(tensor: torch.Tensor) -> int:
+    return tensor.storage_offset() % max(1, _ALIGNED // tensor.element_size())
 
 
 def nodes_in(value: Any) -> Iterator[Node]:

@@ -55,7 +55,7 @@ class Source(Protocol):
 
 
 def as_described(value: Any, node: Node) -> torch.Tensor | None:
-    """Return a served value as the plain run has it: data type, strides, device.
+    """Return a served value as the plain run has it: data type, strides, device, alignment.
 
     Kernels choose by strides, and with them a dropout its mask.
 
@@ -68,11 +68,14 @@ def as_described(value: Any, node: Node) -> torch.Tensor | None:
     """
     if value is None or value.shape != node.shape:
         return None
-    if node.describes(value) and type(value) is torch.Tensor:
+    if type(value) is torch.Tensor and node.describes(value) and node.lies_alike(value):
         return value
     with torch.no_grad():
         repeated = [s == 0 and n > 1 for s, n in zip(node.stride, node.shape, strict=True)]
         for dim, once in enumerate(repeated):
             value = value.narrow(dim, 0, 1) if once else value
-        out = torch.empty_strided(value.shape, node.stride, dtype=node.dtype, device=node.device)
+        ends = [(n - 1) * s for n, s in zip(value.shape, node.stride, strict=True)]
+        size = node.shift + (sum(ends) + 1 if value.numel() else 0)
+        memory = torch.empty(size, dtype=node.dtype, device=node.device)
+        out = memory.as_strided(value.shape, node.stride, node.shift)
         return out.copy_(value).expand(node.shape)
