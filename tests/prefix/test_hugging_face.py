@@ -34,9 +34,26 @@ def twins(given: Configuration, source: Dictionary | None) -> Twins:
     return Twins(build, split, 0, source)
 
 
+FEW = (
+    *("bert, a mask in every second step", "gpt2, checkpointed", "bart, layers dropped"),
+    *("llama, a mask that may hide nothing", "wav2vec2, masked and layers dropped"),
+)
+"""Configurations of the default run."""
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_network_of_transformers_stays_exact(name: str) -> None:
+    stays_exact(name, served=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("served", [False, True], ids=["computed", "served"])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_a_network_of_transformers_stays_exact(name: str, served: bool) -> None:
+def test_all_networks_of_transformers_stay_exact(name: str, served: bool) -> None:
+    stays_exact(name, served)
+
+
+def stays_exact(name: str, served: bool) -> None:
     given = CONFIGURATIONS[name]
     both = twins(given, Dictionary() if served else None)
     for share in given.depths:

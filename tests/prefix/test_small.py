@@ -14,16 +14,17 @@ def loss(model: nn.Module, n: int) -> torch.Tensor:
     return model(batch(n)).square().mean()
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-@pytest.mark.parametrize("served", [False, True], ids=["computed", "served"])
+@pytest.mark.parametrize(
+    ("depth", "served"), [(2, False), (2, True), (1, True)], ids=["computed", "served", "first"]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_what_containers_do_stays_exact(name: str, served: bool, depth: int) -> None:
     source = Dictionary() if served else None
     both = small_twins(CASES[name], source, depth)
-    for seed, n in enumerate((1, 2, 1, 2, 1, 3, 1)):
+    for seed, n in enumerate((1, 2, 1, 3, 1)):
         torch.manual_seed(seed)
         both.agree(lambda model, n=n: loss(model, n))
-    assert both.capture.captured == 7
+    assert both.capture.captured == 5
     for one, other in zip(kept(both.plain), kept(both.captured), strict=True):
         assert type(other) is torch.Tensor
         assert torch.equal(one, other)

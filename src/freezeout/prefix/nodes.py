@@ -211,7 +211,7 @@ class Plan:
 
 
 def _shift(tensor: torch.Tensor) -> int:
-    return tensor.storage_offset() % max(1, _ALIGNED // tensor.element_size())
+    return int(tensor.storage_offset()) % max(1, _ALIGNED // tensor.element_size())
 
 
 def nodes_in(value: Any) -> Iterator[Node]:
