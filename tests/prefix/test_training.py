@@ -216,7 +216,7 @@ def test_compiled_blocks() -> None:
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_model_that_is_compiled_as_a_whole_is_not_captured_and_that_is_said(inside: bool) -> None:
-    both = small_twins(CASES["plain"], Dictionary(), depth=1)
+    both = small_twins(CASES["plain"], Dictionary(), depth=0)
     whole = []
     for model in (both.plain, both.captured):
         if inside:

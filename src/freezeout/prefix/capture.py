@@ -83,6 +83,7 @@ class Capture:
         self._dead: list[ForwardPass] = []  # PyTorch may put back what is taken off in a call
         self._nested = self._thread = 0
         self._begun = 0
+        self._called = self._has_looked = False
         self._unfollow: list[Callable[[], None]] = []
         self.move(depth)
         root = layers.model
@@ -126,12 +127,9 @@ class Capture:
         check_whole("depth", depth, hint, most=len(self._layers) - 1)
         self._depth = depth
         self._forget()
-        if depth and _is_compiled_whole(self._outer, self._layers.model):
-            self._say(
-                "the model is compiled as a whole, and passes of compiled code are not captured: "
-                "they run as ever. Compile its blocks instead (for block in model.blocks: "
-                "block.compile())"
-            )
+        if depth and not self._called:  # compiled code calls no hooks
+            self._look_for_compiler()
+        self._called = False
 
     def close(self) -> None:
         """Take everything off the model, and follow no freezer any more."""
@@ -142,6 +140,18 @@ class Capture:
             handle.remove()
         self._unfollow, self._handles = [], []
         self._forget()
+
+    def _look_for_compiler(self) -> None:
+        """Say so if the model is compiled as a whole; that takes a look at all objects."""
+        if self._has_looked:
+            return
+        self._has_looked = True
+        if _is_compiled_whole(self._outer, self._layers.model):
+            self._say(
+                "the model is compiled as a whole, and passes of compiled code are not captured: "
+                "they run as ever. Compile its blocks instead (for block in model.blocks: "
+                "block.compile())"
+            )
 
     def _follow(self, event: FreezeEvent) -> None:
         self.move(event.index + event.frozen)
@@ -156,6 +166,7 @@ class Capture:
     # ---- a pass
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        self._called, self._has_looked = True, False
         if self._pass is not None:
             if threading.get_ident() != self._thread:
                 return None
