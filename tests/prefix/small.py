@@ -132,6 +132,14 @@ def a_view_is_written_between(m, x):
 
 
 @case
+def a_view_sees_what_frozen_code_writes(m, x):
+    h = m.a(x)
+    part = h[:, :3]
+    h.mul_(2)
+    return m.c(m.b(h)) + m.c(part.repeat(1, 2))
+
+
+@case
 def active_values_are_added_in_place(m, x):
     h = m.b(m.a(x))
     h += m.scaling.weight[0]
@@ -152,6 +160,14 @@ def the_same_expression_twice(m, x):
     one, other = torch.relu(m.a(x)), torch.relu(m.a(x))
     z = m.shift(one)
     return m.c(z) + m.c(other) + m.c(m.b(one))
+
+
+@case
+def the_same_expression_twice_and_one_is_changed_later(m, x):
+    one, other = torch.relu(m.a(x)), torch.relu(m.a(x))
+    y = m.c(one)
+    z = m.shift(other.sub_(0.1))
+    return y + m.c(one) + m.c(z) + m.c(other)
 
 
 @case
@@ -267,8 +283,10 @@ def signs_and_types_of_numbers(m, x):
     h = m.a(x)
     one, other = h * 0.0, h * -0.0
     whole, broken, truth = torch.full((6,), 1), torch.full((6,), 1.0), torch.full((6,), True)
-    sign = (1 / one).sign() + (1 / other).sign()
-    return m.c(m.b(h + whole + broken + truth)) + m.c(sign.nan_to_num()).sum() * 0
+    ones, kinds = torch.ones(6), [t.dtype for t in (whole, broken, truth)]
+    assert kinds == [torch.int64, torch.float32, torch.bool]
+    signs = torch.copysign(ones, one) - 2 * torch.copysign(ones, other)
+    return m.c(m.b(h + whole + broken + truth)) + m.c(signs)
 
 
 @case

@@ -244,6 +244,9 @@ def test_weights_that_change_between_passes_are_noticed() -> None:
         model.a = copy.deepcopy(model.b)
     all_agree()
     for model in (both.plain, both.captured):
+        model.b.weight.data = model.b.weight.data * 2  # which no version shows
+    all_agree()
+    for model in (both.plain, both.captured):
         model.double()
     for n in (1, 1):
         both.agree(lambda model, n=n: model(batch(n).double()).sum())
@@ -391,6 +394,49 @@ def test_a_frozen_part_that_begins_to_draw_is_said_to_and_runs_in_its_place_from
         both.captured(wild)
     for x in (wild, calm, wild):
         both.agree(lambda model, x=x: model(x).sum())
+
+
+class Drawing(nn.Module):
+    """Draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(6, 6)
+        self.own = torch.Generator().manual_seed(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.map(x + torch.rand(6, generator=self.own))
+
+
+class Counting(nn.Module):
+    """Counts its calls, and does something else in every second one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(6, 6)
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.map(x * (1 + self.calls % 2))
+
+
+@pytest.mark.parametrize("part", [Drawing, Counting])
+@pytest.mark.parametrize("served", [False, True])
+def test_frozen_parts_with_a_memory_run_in_every_pass(part: type[nn.Module], served: bool) -> None:
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(part(), nn.Linear(6, 6), nn.Linear(6, 3))
+
+    both = Twins(
+        build,
+        lambda m: split_layers(m, layers=["0", "1", "2"]),
+        2,
+        Dictionary() if served else None,
+    )
+    for _ in range(6):
+        both.agree(lambda model: model(batch(1)).sum())
+    assert both.capture.captured == 6
 
 
 def test_inference_mode_inside_a_pass() -> None:
