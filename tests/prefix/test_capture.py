@@ -241,10 +241,10 @@ def test_weights_that_change_between_passes_are_noticed() -> None:
         model.load_state_dict({k: v * 0.5 for k, v in state.items()}, assign=True)
     all_agree()
     for model in (both.plain, both.captured):
-        model.a = copy.deepcopy(model.b)
+        model.b.weight.data = model.b.weight.data * 2  # which no version shows
     all_agree()
     for model in (both.plain, both.captured):
-        model.b.weight.data = model.b.weight.data * 2  # which no version shows
+        model.a = copy.deepcopy(model.b)
     all_agree()
     for model in (both.plain, both.captured):
         model.double()

@@ -114,6 +114,10 @@ class Memory:
         """Note that active code gets a value; the source has it before that."""
         root = lazy if lazy.base is None else lazy.base
         root.exposed = True
+        if root.viewed and root.node.whole:  # views that are there before a change are in its graph
+            for each in self.alive():
+                if each.base is root:
+                    self.give(each)
         told = root if root.node.whole else lazy
         node = told.node
         if node in self._told or node.call is None or told.given is None or lazy.worn:
