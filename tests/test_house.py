@@ -291,7 +291,7 @@ def test_no_name_of_a_face_hides_a_file_of_the_room(path):
     assert hidden == []
 
 
-@pytest.mark.parametrize("name", ["layers", "wrappers", "freezing"])
+@pytest.mark.parametrize("name", ["layers", "wrappers", "freezing", "prefix"])
 def test_a_hard_room_has_a_page_that_explains_it(name):
     text = (ROOT / name / "README.md").read_text("utf-8")
     for path in (ROOT / name).glob("*.py"):

@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
     from freezeout import lab as lab
     from freezeout import layers as layers
     from freezeout import planning as planning
+    from freezeout import prefix as prefix
     from freezeout import reference as reference
     from freezeout import schedule as schedule
     from freezeout import scheduler as scheduler
@@ -135,6 +136,7 @@ if not typing.TYPE_CHECKING:
             "lab",
             "layers",
             "planning",
+            "prefix",
             "reference",
             "schedule",
             "scheduler",

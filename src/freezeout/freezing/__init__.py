@@ -8,6 +8,7 @@ from freezeout.freezing.eval_mode import chooses_only
 from freezeout.freezing.freezer import FreezeEvent, Freezer, Listener
 from freezeout.freezing.groups import check_groups, split_groups
 from freezeout.freezing.holders import held_by, note_wrappers, unwrap_optimizer
+from freezeout.freezing.hooks import Hook
 from freezeout.freezing.optimizers import (
     check_optimizer,
     is_active,
@@ -22,6 +23,7 @@ __all__ = [
     "Entry",
     "FreezeEvent",
     "Freezer",
+    "Hook",
     "Listener",
     "check_groups",
     "check_optimizer",

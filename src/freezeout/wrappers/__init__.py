@@ -6,13 +6,19 @@ from freezeout.wrappers.companions import Companions, Replace
 from freezeout.wrappers.compile import Graphs, Region, graphs_of, recompile_trouble, regions
 from freezeout.wrappers.ddp import reduced_elements, rewrap
 from freezeout.wrappers.discovery import instances_of, subclasses_of, wrappers_of
-from freezeout.wrappers.fsdp import gathered_forms, is_sharded, reshard
+from freezeout.wrappers.fsdp import (
+    are_gathered_each_pass,
+    gathered_forms,
+    is_sharded,
+    reshard,
+)
 
 __all__ = [
     "Companions",
     "Graphs",
     "Region",
     "Replace",
+    "are_gathered_each_pass",
     "gathered_forms",
     "graphs_of",
     "instances_of",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
@@ -16,7 +17,7 @@ from torch import nn
 
 from freezeout.layers import modules_in
 
-__all__ = ["Sharded", "gathered_forms", "is_sharded", "reshard"]
+__all__ = ["Sharded", "are_gathered_each_pass", "gathered_forms", "is_sharded", "reshard"]
 
 # In a group's __dict__, where another freezer finds it: its settings before it was kept gathered.
 _KEPT = "_freezeout_kept"
@@ -57,6 +58,22 @@ def gathered_forms(model: nn.Module) -> dict[int, nn.Parameter]:
     parameters = [p for g in _groups(model) for i in _parameter_groups(g) for p in i.fsdp_params]
     gathered = [(getattr(p, "_unsharded_param", None), p.sharded_param) for p in parameters]
     return {id(full): share for full, share in gathered if full is not None}
+
+
+def are_gathered_each_pass(model: nn.Module, parameters: Iterable[nn.Parameter]) -> bool:
+    """Return whether a forward pass has to gather any of these parameters.
+
+    Those of a group that is kept gathered are there already.
+
+    Args:
+        model: Any module; one that is not sharded gathers nothing.
+        parameters: Parameters as the optimizer knows them, sharded ones in their sharded form.
+    """
+    wanted = {id(p) for p in parameters}
+    return any(
+        _KEPT not in group.__dict__ and any(id(p) in wanted for p in _own_parameters(group))
+        for group in _groups(model)
+    )
 
 
 class Sharded:

@@ -1,0 +1,1 @@
+"""What the captured prefix costs and saves."""
