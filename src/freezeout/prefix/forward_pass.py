@@ -188,7 +188,7 @@ class ForwardPass(TorchFunctionMode):
         self.memory.lazies.append(lazy)
         if self.plan.passes == 1:  # what active code changes in place is not known yet
             self.real(lazy)
-        return lazy  # type: ignore[no-any-return]
+        return lazy  # type: ignore[no-any-return]  # made by PyTorch as a bare tensor
 
     def _answer(
         self,

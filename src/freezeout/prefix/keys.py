@@ -57,9 +57,9 @@ def key_part(value: Any, lazies: list[Lazy], known: Known) -> Hashable:
         ):
             raise Active
         lazies.append(value)
-        return value.node  # type: ignore[no-any-return]
+        return value.node  # type: ignore[no-any-return]  # `value` is anything here
     if kind in _ATOMS:
-        return value  # type: ignore[no-any-return]
+        return value  # type: ignore[no-any-return]  # as above
     if kind is bool:
         return _YES if value else _NO
     if kind is float or kind is complex:

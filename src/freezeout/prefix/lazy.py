@@ -123,7 +123,7 @@ class Lazy(torch.Tensor):
         return owner.call(function, args, kwargs)
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]  # torch leaves it untyped
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Give real values to what reached PyTorch's own code by another way."""
